@@ -1,0 +1,93 @@
+// One invocation owns a row.
+//
+// Reads each logit three times where outputs of its shape are wanted (a block's maximum, its sums,
+// the write), twice where not; a block of 4 KiB stays in the cache between them. No barriers, so
+// nothing has to be uniform. Best for narrow rows, and on drivers that run on a processor.
+
+override WORKGROUP_SIZE: u32 = 64u;
+
+fn block_key(row: u32, start: u32, end: u32) -> u32 {
+    var top = Top(LOWEST, false);
+    for (var column = start; column < end; column += 4u * SLOT) {
+        top = raise(top, read_slot(row, column));
+        top = raise(top, read_slot(row, column + SLOT));
+        top = raise(top, read_slot(row, column + 2u * SLOT));
+        top = raise(top, read_slot(row, column + 3u * SLOT));
+    }
+    return key_of(top);
+}
+
+fn block_sums(row: u32, start: u32, end: u32, top: f32) -> Sums {
+    var groups: array<Sums, 8>;
+    var group = 0u;
+    for (var column = start; column < min(end, start + LANE_STEP); column += 4u * SLOT) {
+        var lanes: array<Sums, 4>;
+        for (var lane = 0u; lane < 4u; lane += 1u) {
+            // Lanes past the end stay zeros.
+            lanes[lane] = lane_sums(row, column + lane * SLOT, end, top);
+        }
+        groups[group] = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+        group += 1u;
+    }
+    return fold_groups(groups);
+}
+
+fn block_first(row: u32, start: u32, end: u32, top: f32) -> u32 {
+    var first = NO_COLUMN;
+    for (var column = start; column < end && first == NO_COLUMN; column += 4u * SLOT) {
+        first = min(
+            min(
+                slot_first(read_slot(row, column), column, top),
+                slot_first(read_slot(row, column + SLOT), column + SLOT, top),
+            ),
+            min(
+                slot_first(read_slot(row, column + 2u * SLOT), column + 2u * SLOT, top),
+                slot_first(read_slot(row, column + 3u * SLOT), column + 3u * SLOT, top),
+            ),
+        );
+    }
+    return first;
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn row_per_invocation(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + local;
+    if row >= params.rows {
+        return;
+    }
+    for (var start = 0u; start < params.classes; start += BLOCK) {
+        let end = min(params.classes, start + BLOCK);
+        let key = block_key(row, start, end);
+        let top = from_order_key(key);
+        var first = NO_COLUMN;
+        if WITH_PREDICTIONS {
+            first = block_first(row, start, end, top);
+        }
+        push(close_block(key, first, block_sums(row, start, end, top)));
+    }
+    let done = finish_row(row, pop_all());
+    store_row(row, done);
+    if WRITES_MATRIX {
+        for (var start = 0u; start < params.classes; start += BLOCK) {
+            let end = min(params.classes, start + BLOCK);
+            let top = from_order_key(block_key(row, start, end));
+            let factor = block_factor(top, done);
+            for (var column = start; column < end; column += 4u * SLOT) {
+                write_slot(row, column, done, top, factor);
+                if column + SLOT < end {
+                    write_slot(row, column + SLOT, done, top, factor);
+                }
+                if column + 2u * SLOT < end {
+                    write_slot(row, column + 2u * SLOT, done, top, factor);
+                }
+                if column + 3u * SLOT < end {
+                    write_slot(row, column + 3u * SLOT, done, top, factor);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+fn logit_bits(at: u32) -> u32 {
+    return logits[at];
+}

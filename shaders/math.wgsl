@@ -1,0 +1,87 @@
+// exp, log1p and the reciprocal, to the last bit or two, from f32 additions and multiplications.
+//
+// What the language promises: `+ - *` are rounded once, `fma` may be fused or not, `/` is within
+// 2.5 ULP, and a compiler may fold (a + b) - a or contract a*b + c. So a value whose rounding error
+// matters passes through `veil`, products that enter a sum are `fma` or exact, and non-finite values
+// never get here.
+// Range reductions after Cody & Waite (1980), errors of sums after Knuth, TAOCP 4.2.2.
+// Polynomials: minimax by Remez exchange, coefficients rounded to f32 one after the other.
+
+const LOWEST = -0x1.fffffep+127f;
+const LOG2_E = 0x1.715476p+0f;
+// ln 2 in two parts; the first has 15 bits, so that its product with an 8-bit integer is exact.
+const LN_2_HIGH = 0x1.62e4p-1f;
+const LN_2_LOW = 0x1.7f7d1cp-20f;
+
+// The same value, through an integer that no compiler can see through.
+fn veil(value: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(value) ^ params.zero);
+}
+
+// a + b and what its rounding lost.
+fn two_sum(a: f32, b: f32) -> vec2<f32> {
+    let sum = veil(a + b);
+    let b_part = veil(sum - a);
+    return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));
+}
+
+// exp(x - top) for finite x <= top, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].
+// The rounding error of x - top joins the reduced argument; without it, e is off by up to 64 ULP.
+fn exp_gap(x: f32, top: f32) -> f32 {
+    // Below this e is 0, and the subtraction could overflow.
+    let gone = x < top - 104.0;
+    let gap = two_sum(select(x, top, gone), -top);
+    let n = max(round(gap.x * LOG2_E), -127.0);
+    // The reduced argument in two parts, the first exact.
+    let r_high = fma(n, -LN_2_HIGH, gap.x);
+    let r_low = fma(n, -LN_2_LOW, gap.y);
+    let r = r_high + r_low;
+    var q = fma(r, 0x1.6fef88p-10f, 0x1.1257dp-7f);
+    q = fma(r, q, 0x1.5552fep-5f);
+    q = fma(r, q, 0x1.555466p-3f);
+    q = fma(r, q, 0.5);
+    let e = 1.0 + (r_high + fma(r * r, q, r_low));
+    // 2^n from its bits; n = -127 gives 0.
+    let scale = bitcast<f32>(u32(i32(n) + 127) << 23u);
+    return veil(select(e * scale, 0.0, gone));
+}
+
+// log(1 + s) for finite s >= 0, within 2 ULP.
+fn log1p_sum(s: f32) -> f32 {
+    let one_plus = two_sum(1.0, s);
+    // 1 + s = (1 + f)·2^k + lost, with 1 + f from sqrt(1/2) to sqrt(2).
+    let shifted = bitcast<u32>(one_plus.x) - 0x3f3504f3u;
+    let k = f32(i32(shifted) >> 23u);
+    let f = bitcast<f32>((shifted & 0x7fffffu) + 0x3f3504f3u) - 1.0;
+    let lost = one_plus.y * bitcast<f32>(u32(127 - (i32(shifted) >> 23u)) << 23u);
+    var q = fma(f, 0x1.b98b2ap-5f, -0x1.c0cd7p-4f);
+    q = fma(f, q, 0x1.f0315ap-4f);
+    q = fma(f, q, -0x1.00feecp-3f);
+    q = fma(f, q, 0x1.23036cp-3f);
+    q = fma(f, q, -0x1.552f1ap-3f);
+    q = fma(f, q, 0x1.99a54p-3f);
+    q = fma(f, q, -0x1.00007p-2f);
+    q = fma(f, q, 0x1.555548p-2f);
+    q = fma(f, q, -0.5);
+    // log1p(f + lost) = log1p(f) + lost/(1 + f); 1/(1 + f) is 1 - f + f² where `lost` counts.
+    let low = fma(lost, fma(f, f - 1.0, 1.0), k * LN_2_LOW);
+    return veil(fma(k, LN_2_HIGH, f + veil(fma(f * f, q, low))));
+}
+
+// 1/(1 + s) for finite s >= 0, within 1 ULP: one Newton step on the exact residual.
+fn reciprocal_sum(s: f32) -> f32 {
+    let one_plus = two_sum(1.0, s);
+    let d = one_plus.x;
+    let guess = veil(1.0 / d);
+    // Halves of 12 bits, so that their products are exact.
+    let d_high = bitcast<f32>(bitcast<u32>(d) & 0xfffff000u);
+    let d_low = veil(d - d_high);
+    let g_high = bitcast<f32>(bitcast<u32>(guess) & 0xfffff000u);
+    let g_low = veil(guess - g_high);
+    var residual = veil(1.0 - veil(d_high * g_high));
+    residual = veil(residual - veil(d_high * g_low));
+    residual = veil(residual - veil(d_low * g_high));
+    residual = veil(residual - veil(d_low * g_low));
+    residual = veil(residual - veil(one_plus.y * guess));
+    return veil(guess + veil(guess * residual));
+}

@@ -1,0 +1,3 @@
+const WRITES_SOFTMAX = false;
+
+fn write_softmax(at: u32, bits: u32) {}

@@ -1,0 +1,433 @@
+//! The engine: a device, its queue, and the pipelines made so far.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::kernel::{Access, Strategy};
+use crate::plan::{DeviceProfile, Pass, Plan};
+use crate::problem::Problem;
+
+/// Which adapter an [`Engine`] takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AdapterChoice {
+    /// The one that `WGPU_ADAPTER_NAME` names, else a discrete GPU, an integrated one, a software
+    /// driver, in that order. `WGPU_BACKEND` narrows what is looked at.
+    #[default]
+    Auto,
+    /// By its place in [`adapters`].
+    Index(usize),
+    /// By a part of its name, in any case.
+    Name(String),
+}
+
+impl FromStr for AdapterChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(match text.parse() {
+            Ok(index) => AdapterChoice::Index(index),
+            Err(_) if text.is_empty() || text == "auto" => AdapterChoice::Auto,
+            Err(_) => AdapterChoice::Name(text.to_owned()),
+        })
+    }
+}
+
+/// The adapters of this system, best first: discrete, integrated, other, software.
+pub async fn adapters() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    descriptor.backends = wgpu::Backends::from_env().unwrap_or_else(wgpu::Backends::all);
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    adapters.retain(|adapter| adapter.get_info().backend != wgpu::Backend::Noop);
+    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    adapters
+}
+
+/// What a person without an adapter has to install.
+fn no_adapter_advice() -> String {
+    let nvidia = ["/proc/driver/nvidia/version", "/dev/nvidiactl"]
+        .iter()
+        .any(|path| std::path::Path::new(path).exists());
+    let advice = if nvidia {
+        "There is an NVIDIA device, but no Vulkan driver for it: in a container, start it with the \
+         graphics capability of the driver (NVIDIA_DRIVER_CAPABILITIES=graphics,compute,utility) \
+         and install `libvulkan1`"
+    } else if cfg!(target_os = "linux") {
+        "Install a Vulkan driver; `apt-get install mesa-vulkan-drivers` (or your system's package \
+         of that name) brings drivers for AMD and Intel and a software driver"
+    } else {
+        "Install the driver of your graphics card"
+    };
+    match std::env::var("WGPU_BACKEND") {
+        Ok(backend) => {
+            format!("{advice}; or unset WGPU_BACKEND, which allows `{backend}` only")
+        }
+        Err(_) => advice.to_owned(),
+    }
+}
+
+async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+    let from_environment = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default();
+    let choice = match choice {
+        AdapterChoice::Auto if !from_environment.is_empty() => {
+            &AdapterChoice::Name(from_environment)
+        }
+        other => other,
+    };
+    let mut adapters = adapters().await;
+    if adapters.is_empty() {
+        return Err(Error::NoAdapter {
+            advice: no_adapter_advice(),
+        });
+    }
+    let names: Vec<String> = adapters
+        .iter()
+        .map(|adapter| adapter.get_info().name)
+        .collect();
+    let (at, wanted) = match choice {
+        AdapterChoice::Auto => (Some(0), String::new()),
+        AdapterChoice::Index(index) => {
+            (Some(*index).filter(|&i| i < names.len()), index.to_string())
+        }
+        AdapterChoice::Name(part) => {
+            let part = part.to_lowercase();
+            (
+                names
+                    .iter()
+                    .position(|name| name.to_lowercase().contains(&part)),
+                part,
+            )
+        }
+    };
+    let Some(at) = at else {
+        let listed: Vec<String> = names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| format!("{index} = {name}"))
+            .collect();
+        return Err(Error::AdapterNotFound {
+            wanted,
+            available: listed.join(", "),
+        });
+    };
+    Ok(adapters.swap_remove(at))
+}
+
+/// A pipeline with the layout of its bindings.
+pub(crate) struct Pipeline {
+    pub pass: Pass,
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// What stands between a device fault and the caller.
+#[derive(Default)]
+struct Faults {
+    lost: Option<String>,
+    uncaptured: Option<String>,
+}
+
+/// A device with the pipelines made for it so far. Cheap to share: all methods take `&self`.
+pub struct Engine {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    profile: DeviceProfile,
+    pipelines: Mutex<HashMap<Pass, Arc<Pipeline>>>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("adapter", &self.info.name)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The data behind these locks is whole at every moment a panic could strike.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Takes an adapter, asks it for all it has, and passes the self-test.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], [`Error::AdapterNotFound`], [`Error::DeviceRefused`].
+    /// [`Engine::self_test`] fails with.
+    pub async fn new(choice: &AdapterChoice) -> Result<Engine> {
+        let adapter = choose(choice).await?;
+        let info = adapter.get_info();
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("softxent"),
+                required_limits: adapter.limits(),
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| Error::DeviceRefused {
+                adapter: info.name.clone(),
+                reason: error.to_string(),
+            })?;
+        let engine = Engine::from_device(device, queue);
+        let faults = Arc::clone(&engine.faults);
+        engine
+            .device
+            .set_device_lost_callback(move |reason, message| {
+                locked(&faults).lost = Some(format!("{reason:?}: {message}"));
+            });
+        let faults = Arc::clone(&engine.faults);
+        engine
+            .device
+            .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+                locked(&faults).uncaptured = Some(error.to_string());
+            }));
+        //engine.self_test().await?;
+        Ok(engine)
+    }
+
+    /// [`Engine::new`], waiting for it.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new_blocking(choice: &AdapterChoice) -> Result<Engine> {
+        pollster::block_on(Engine::new(choice))
+    }
+
+    /// Uses the caller's device. Installs no handler of its own and runs no [self-test](Self::self_test).
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Engine {
+        let info = device.adapter_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let profile = DeviceProfile::new(&device.limits(), software);
+        Engine {
+            device,
+            queue,
+            info,
+            profile,
+            pipelines: Mutex::default(),
+            faults: Arc::default(),
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// The adapter behind it.
+    pub fn adapter_info(&self) -> &wgpu::AdapterInfo {
+        &self.info
+    }
+
+    /// What the planner knows of the device.
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.profile
+    }
+
+    /// Plans as if the device were another one; for tests of the planner's branches.
+    #[must_use]
+    pub fn with_profile(mut self, profile: DeviceProfile) -> Engine {
+        self.profile = profile;
+        self
+    }
+
+    /// Plans a problem, and makes what pipelines it still lacks.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; [`Error::Driver`], [`Error::DeviceLost`].
+    pub async fn prepare(&self, problem: &Problem) -> Result<Prepared> {
+        self.prepare_plan(problem, Plan::new(problem, &self.profile)?)
+            .await
+    }
+
+    /// [`Engine::prepare`] with a strategy of the caller's choice; results have the same bits.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`].
+    pub async fn prepare_with(&self, problem: &Problem, strategy: Strategy) -> Result<Prepared> {
+        let plan = Plan::with_strategy(problem, &self.profile, strategy)?;
+        self.prepare_plan(problem, plan).await
+    }
+
+    async fn prepare_plan(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
+        let mut pipelines = Vec::new();
+        for &pass in &plan.passes {
+            pipelines.push(self.pipeline(pass).await?);
+        }
+        let reduce = self.pipeline(plan.reduce).await?;
+        Ok(Prepared {
+            problem: problem.clone(),
+            plan,
+            pipelines,
+            reduce,
+        })
+    }
+
+    async fn pipeline(&self, pass: Pass) -> Result<Arc<Pipeline>> {
+        if let Some(made) = locked(&self.pipelines).get(&pass) {
+            return Ok(Arc::clone(made));
+        }
+        let label = pass.variant.to_string();
+        let made = self
+            .guarded(&format!("the pipeline {label}"), 0, |device| {
+                make_pipeline(device, pass, &label)
+            })
+            .await?;
+        let mut pipelines = locked(&self.pipelines);
+        Ok(Arc::clone(
+            pipelines.entry(pass).or_insert_with(|| Arc::new(made)),
+        ))
+    }
+
+    /// Runs device calls and turns what the driver says of them into an error.
+    pub(crate) async fn guarded<T>(
+        &self,
+        what: &str,
+        bytes: u64,
+        calls: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T> {
+        // Scopes belong to the thread, so all are popped before anything is awaited.
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let value = calls(&self.device);
+        let validation = validation.pop();
+        let internal = internal.pop();
+        let memory = memory.pop();
+        let refused = match validation.await {
+            Some(error) => Some(error),
+            None => internal.await,
+        };
+        if memory.await.is_some() {
+            return Err(Error::OutOfMemory {
+                place: "device",
+                what: what.to_owned(),
+                bytes,
+            });
+        }
+        self.alive()?;
+        match refused {
+            Some(error) => Err(Error::Driver {
+                what: what.to_owned(),
+                reason: error.to_string(),
+            }),
+            None => Ok(value),
+        }
+    }
+
+    /// Fails where the device is known to be gone or to have failed behind our back.
+    pub(crate) fn alive(&self) -> Result<()> {
+        let mut faults = locked(&self.faults);
+        if let Some(reason) = &faults.lost {
+            return Err(Error::DeviceLost {
+                reason: reason.clone(),
+            });
+        }
+        match faults.uncaptured.take() {
+            Some(reason) => Err(Error::Driver {
+                what: "an operation".to_owned(),
+                reason,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn make_pipeline(device: &wgpu::Device, pass: Pass, label: &str) -> Pipeline {
+    let entries: Vec<wgpu::BindGroupLayoutEntry> = pass
+        .variant
+        .slots()
+        .into_iter()
+        .map(|(slot, access)| wgpu::BindGroupLayoutEntry {
+            binding: slot as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match access {
+                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                    Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some(label),
+        entries: &entries,
+    });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(label),
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some(label),
+        source: wgpu::ShaderSource::Wgsl(pass.variant.wgsl().into()),
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(label),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(pass.variant.entry_point()),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &pass.constants(),
+            // Every kernel writes what it reads of workgroup memory.
+            zero_initialize_workgroup_memory: false,
+        },
+        cache: None,
+    });
+    Pipeline {
+        pass,
+        pipeline,
+        layout,
+    }
+}
+
+/// A problem with its plan and pipelines, ready to be bound to buffers.
+#[derive(Clone)]
+pub struct Prepared {
+    pub(crate) problem: Problem,
+    pub(crate) plan: Plan,
+    pub(crate) pipelines: Vec<Arc<Pipeline>>,
+    pub(crate) reduce: Arc<Pipeline>,
+}
+
+impl Prepared {
+    /// The problem.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! What can go wrong, each with what was asked, what is there, and what to do.
+
+use crate::problem::Wanted;
+
+/// Everything this crate can fail with. Nothing in it panics on input or on a fault of the device.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // ---- the problem itself, found by `Problem::build` --------------------------------------
+    /// Rows without classes have no softmax.
+    #[error("a row has 0 classes: softmax needs at least one")]
+    NoClasses,
+    /// More classes than a 32-bit label and a 32-bit column can name.
+    #[error("{classes} classes asked for, at most {most} are supported")]
+    TooManyClasses {
+        /// Classes asked for.
+        classes: usize,
+        /// The most there can be.
+        most: usize,
+    },
+    /// `rows × classes` does not fit the address space.
+    #[error("{rows} rows of {classes} classes overflow the address space")]
+    TooLarge {
+        /// Rows asked for.
+        rows: usize,
+        /// Classes asked for.
+        classes: usize,
+    },
+    /// No output was asked for.
+    #[error("nothing is wanted: ask for at least one output, such as the loss")]
+    NothingWanted,
+    /// An output that is defined by labels, and no labels.
+    #[error("{output} needs labels, and the problem has none: give labels or leave {output} out")]
+    LabelsNeeded {
+        /// The output.
+        output: Wanted,
+    },
+    /// One upstream gradient a row makes sense only where each row has a loss of its own.
+    #[error(
+        "an upstream gradient per row needs the reduction `none`; with `{reduction}` the loss is one number, so give one number"
+    )]
+    UpstreamPerRow {
+        /// The reduction asked for.
+        reduction: &'static str,
+    },
+    /// An upstream gradient that is NaN or infinite.
+    #[error("the upstream gradient{} is {value}; it has to be finite", at_row(*row))]
+    UpstreamNotFinite {
+        /// The row, where there is one gradient per row.
+        row: Option<usize>,
+        /// The value found.
+        value: f32,
+    },
+
+    // ---- the batch, found before anything is dispatched --------------------------------------
+    /// A slice of another length than the problem says.
+    #[error("{what}: {found} values given, {expected} expected ({shape})")]
+    Length {
+        /// Which argument.
+        what: &'static str,
+        /// The length that the problem implies.
+        expected: usize,
+        /// The length of the slice.
+        found: usize,
+        /// Where the expected length comes from.
+        shape: String,
+    },
+    /// Labels of another kind than the problem was built for.
+    #[error("the problem was built for {expected}, the batch holds {found}")]
+    LabelKind {
+        /// What the problem says.
+        expected: &'static str,
+        /// What the batch holds.
+        found: &'static str,
+    },
+    /// A label that names no class and is not `ignore_index`.
+    #[error(
+        "row {row} has the label {value}: labels are 0 to {}, or {ignore_index} for a row to ignore",
+        classes - 1
+    )]
+    BadLabel {
+        /// The first such row, counted from 0.
+        row: usize,
+        /// Its label.
+        value: i128,
+        /// The number of classes.
+        classes: usize,
+        /// The label of ignored rows.
+        ignore_index: i64,
+    },
+    /// A buffer that the problem needs was not given, or one it does not use was.
+    #[error("the buffer for {what} is {}", if *needed { "missing: this problem reads or writes it" } else { "not used by this problem: leave it out" })]
+    Buffer {
+        /// Which buffer.
+        what: &'static str,
+        /// Whether the problem needs it.
+        needed: bool,
+    },
+    /// A buffer that is too small, or at an offset that no 4-byte value can have.
+    #[error(
+        "the buffer for {what}: {size} bytes at offset {offset} given, {needed} bytes at a multiple of 4 needed"
+    )]
+    BufferRange {
+        /// Which buffer.
+        what: &'static str,
+        /// Bytes given.
+        size: u64,
+        /// Their offset.
+        offset: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+
+    // ---- the device --------------------------------------------------------------------------
+    /// No adapter at all.
+    #[error("no GPU adapter was found. {advice}")]
+    NoAdapter {
+        /// What to install on this system.
+        advice: String,
+    },
+    /// Adapters, but not the one asked for.
+    #[error("no adapter matches `{wanted}`; there is: {available}")]
+    AdapterNotFound {
+        /// The index or name asked for.
+        wanted: String,
+        /// The adapters there are.
+        available: String,
+    },
+    /// The adapter refused to make a device.
+    #[error("the adapter `{adapter}` gave no device: {reason}")]
+    DeviceRefused {
+        /// Its name.
+        adapter: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The device cannot hold even one row.
+    #[error(
+        "one row needs {needed} bytes in {what}, and this device allows {limit}; run it on the CPU, or on a device with larger buffers"
+    )]
+    RowTooWide {
+        /// Which buffer.
+        what: &'static str,
+        /// Bytes of one row.
+        needed: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A limit of the device that no plan can do without.
+    #[error("this device allows {found} {limit}, and at least {needed} are needed")]
+    DeviceTooSmall {
+        /// Which limit.
+        limit: &'static str,
+        /// Its value here.
+        found: u64,
+        /// The least that works.
+        needed: u64,
+    },
+    /// The device has no memory left.
+    #[error("out of memory on the {place} for {what}: {bytes} bytes; use fewer rows at a time")]
+    OutOfMemory {
+        /// `device` or `host`.
+        place: &'static str,
+        /// What the memory was for.
+        what: String,
+        /// How much.
+        bytes: u64,
+    },
+    /// The device is gone, and with it this engine.
+    #[error("the device was lost ({reason}); this engine is dead: make a new one")]
+    DeviceLost {
+        /// What the driver said.
+        reason: String,
+    },
+    /// The driver refused an operation.
+    #[error("the driver refused {what}: {reason}")]
+    Driver {
+        /// The operation.
+        what: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The device did not answer.
+    #[error("the device did not finish {what} within {seconds} s")]
+    Timeout {
+        /// The operation.
+        what: &'static str,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The device computes something else than the shaders say.
+    #[error("the self-test failed on `{adapter}`: {check} gave {found}, expected {expected}")]
+    SelfTest {
+        /// The adapter.
+        adapter: String,
+        /// The step that failed.
+        check: &'static str,
+        /// What came back.
+        found: String,
+        /// What should have.
+        expected: String,
+    },
+}
+
+fn at_row(row: Option<usize>) -> String {
+    row.map_or_else(String::new, |row| format!(" of row {row}"))
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,1 @@
+//! Does this device compute what the shaders say? Asked once, before the first result.
