@@ -6,9 +6,10 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Strategy};
+use crate::kernel::{Access, Strategy, Variant};
 use crate::plan::{DeviceProfile, Pass, Plan};
 use crate::problem::Problem;
+use crate::self_test::Accuracy;
 
 /// Which adapter an [`Engine`] takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -145,7 +146,12 @@ pub struct Engine {
     profile: DeviceProfile,
     pipelines: Mutex<HashMap<Pass, Arc<Pipeline>>>,
     faults: Arc<Mutex<Faults>>,
+    accuracy: Accuracy,
+    edit: Option<Edit>,
 }
+
+/// Changes the text of a shader before it is compiled.
+type Edit = Box<dyn Fn(Variant, String) -> String + Send + Sync>;
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,7 +171,8 @@ impl Engine {
     /// Takes an adapter, asks it for all it has, and passes the self-test.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`], [`Error::AdapterNotFound`], [`Error::DeviceRefused`].
+    /// [`Error::NoAdapter`], [`Error::AdapterNotFound`], [`Error::DeviceRefused`], and what
+    /// [`Engine::self_test`] fails with.
     /// [`Engine::self_test`] fails with.
     pub async fn new(choice: &AdapterChoice) -> Result<Engine> {
         let adapter = choose(choice).await?;
@@ -181,7 +188,7 @@ impl Engine {
                 adapter: info.name.clone(),
                 reason: error.to_string(),
             })?;
-        let engine = Engine::from_device(device, queue);
+        let mut engine = Engine::from_device(device, queue);
         let faults = Arc::clone(&engine.faults);
         engine
             .device
@@ -194,7 +201,7 @@ impl Engine {
             .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
                 locked(&faults).uncaptured = Some(error.to_string());
             }));
-        //engine.self_test().await?;
+        engine.accuracy = engine.self_test().await?;
         Ok(engine)
     }
 
@@ -219,7 +226,14 @@ impl Engine {
             profile,
             pipelines: Mutex::default(),
             faults: Arc::default(),
+            accuracy: Accuracy::Full,
+            edit: None,
         }
+    }
+
+    /// What the self-test of [`Engine::new`] found; [`Accuracy::Full`] where none was made.
+    pub fn accuracy(&self) -> Accuracy {
+        self.accuracy
     }
 
     /// The device.
@@ -246,6 +260,18 @@ impl Engine {
     #[must_use]
     pub fn with_profile(mut self, profile: DeviceProfile) -> Engine {
         self.profile = profile;
+        self
+    }
+
+    /// Compiles other text than the shaders'; for tests that plant bugs. Forgets all pipelines.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_edited_shaders(
+        mut self,
+        edit: impl Fn(Variant, String) -> String + Send + Sync + 'static,
+    ) -> Engine {
+        locked(&self.pipelines).clear();
+        self.edit = Some(Box::new(edit));
         self
     }
 
@@ -281,14 +307,18 @@ impl Engine {
         })
     }
 
-    async fn pipeline(&self, pass: Pass) -> Result<Arc<Pipeline>> {
+    pub(crate) async fn pipeline(&self, pass: Pass) -> Result<Arc<Pipeline>> {
         if let Some(made) = locked(&self.pipelines).get(&pass) {
             return Ok(Arc::clone(made));
         }
         let label = pass.variant.to_string();
+        let mut text = pass.variant.wgsl();
+        if let Some(edit) = &self.edit {
+            text = edit(pass.variant, text);
+        }
         let made = self
             .guarded(&format!("the pipeline {label}"), 0, |device| {
-                make_pipeline(device, pass, &label)
+                make_pipeline(device, pass, &label, text)
             })
             .await?;
         let mut pipelines = locked(&self.pipelines);
@@ -351,7 +381,7 @@ impl Engine {
     }
 }
 
-fn make_pipeline(device: &wgpu::Device, pass: Pass, label: &str) -> Pipeline {
+fn make_pipeline(device: &wgpu::Device, pass: Pass, label: &str, text: String) -> Pipeline {
     let entries: Vec<wgpu::BindGroupLayoutEntry> = pass
         .variant
         .slots()
@@ -382,7 +412,7 @@ fn make_pipeline(device: &wgpu::Device, pass: Pass, label: &str) -> Pipeline {
     });
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(label),
-        source: wgpu::ShaderSource::Wgsl(pass.variant.wgsl().into()),
+        source: wgpu::ShaderSource::Wgsl(text.into()),
     });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(label),

@@ -66,6 +66,8 @@ pub enum Variant {
     FinishRows,
     /// From the sums of the batch to the loss.
     Reduce,
+    /// Known answers.
+    SelfTest,
 }
 
 /// A binding, the same number in every shader that has it.
@@ -168,7 +170,7 @@ macro_rules! shader {
 impl Variant {
     /// Every variant there is.
     pub fn all() -> Vec<Variant> {
-        let mut all = vec![Variant::FinishRows, Variant::Reduce];
+        let mut all = vec![Variant::FinishRows, Variant::Reduce, Variant::SelfTest];
         for strategy in Strategy::ALL {
             for labels in [LabelInput::None, LabelInput::Index, LabelInput::Dense] {
                 for grad in [GradOutput::None, GradOutput::Own, GradOutput::OverLogits] {
@@ -201,6 +203,7 @@ impl Variant {
             Variant::Row { strategy, .. } => strategy.name(),
             Variant::FinishRows => "finish_rows",
             Variant::Reduce => "reduce",
+            Variant::SelfTest => "self_test",
         }
     }
 
@@ -257,6 +260,7 @@ impl Variant {
                 shader!("kernels/finish_rows"),
             ]),
             Variant::Reduce => parts.extend([shader!("accumulators"), shader!("kernels/reduce")]),
+            Variant::SelfTest => parts.extend([shader!("math"), shader!("kernels/self_test")]),
         }
         parts.join("\n")
     }
@@ -302,6 +306,7 @@ impl Variant {
                 (Slot::Accumulators, Access::ReadWrite),
             ]),
             Variant::Reduce => slots.push((Slot::Accumulators, Access::ReadWrite)),
+            Variant::SelfTest => slots.push((Slot::RowOutputs, Access::ReadWrite)),
         }
         slots
     }

@@ -23,4 +23,5 @@ pub use problem::{
 };
 pub use record::{Bound, BufferRange, Buffers, Chunk, accumulators_size};
 pub use run::Times;
+pub use self_test::Accuracy;
 pub use wgpu;

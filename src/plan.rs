@@ -51,7 +51,7 @@ impl DeviceProfile {
     pub fn new(limits: &wgpu::Limits, software: bool) -> Self {
         DeviceProfile {
             software,
-            max_binding: u64::from(limits.max_storage_buffer_binding_size),
+            max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             max_invocations: limits
@@ -85,7 +85,7 @@ impl Pass {
                 ..
             } => Some(1),
             Variant::Row { .. } | Variant::FinishRows => Some(self.workgroup_size),
-            Variant::Reduce => None,
+            Variant::Reduce | Variant::SelfTest => None,
         }
     }
 
@@ -96,7 +96,7 @@ impl Pass {
         match self.variant {
             Variant::Row { .. } => vec![size, ("WITH_PREDICTIONS", option)],
             Variant::FinishRows => vec![size, ("HAS_LABELS", option)],
-            Variant::Reduce => Vec::new(),
+            Variant::Reduce | Variant::SelfTest => Vec::new(),
         }
     }
 }

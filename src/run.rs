@@ -160,7 +160,8 @@ fn empty_results(problem: &Problem) -> Result<Results> {
         grad: vector(Wanted::Grad, rows * classes)?,
         losses: vector(Wanted::Losses, rows)?,
         lse: vector(Wanted::Lse, rows)?,
-        loss: problem.wants(Wanted::Loss).then_some(0.0),
+        loss: (problem.wants(Wanted::Loss) && problem.reduction() != Reduction::None)
+            .then_some(0.0),
         predictions: problem
             .wants(Wanted::Predictions)
             .then(|| zeros("predictions", rows))
