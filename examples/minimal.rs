@@ -9,7 +9,7 @@ fn main() -> softxent::Result<()> {
         .want([Wanted::Loss, Wanted::Grad])
         .build()?;
     let logits = [2.0, 1.0, 0.1, 0.5, 2.5, 0.0];
-    let labels = Labels::Index(&[0_i64, 1].as_slice());
+    let labels = Labels::Index(&[0_i64, 1]);
     let batch = Batch {
         logits: &logits,
         labels,

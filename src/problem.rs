@@ -420,23 +420,20 @@ pub trait IndexLabels: Sync {
 
 macro_rules! index_labels {
     ($($integer:ty),*) => {$(
-        impl IndexLabels for &[$integer] {
-            fn len(&self) -> usize {
-                <[$integer]>::len(self)
-            }
-            fn label(&self, row: usize) -> i128 {
-                self[row] as i128
-            }
-        }
-        impl IndexLabels for Vec<$integer> {
-            fn len(&self) -> usize {
-                <[$integer]>::len(self)
-            }
-            fn label(&self, row: usize) -> i128 {
-                self[row] as i128
-            }
-        }
+        index_labels!(@of $integer, &[$integer]);
+        index_labels!(@of $integer, Vec<$integer>);
+        index_labels!(@of $integer, [$integer; N], const N: usize);
     )*};
+    (@of $integer:ty, $list:ty $(, $generic:tt $name:ident: $kind:ty)?) => {
+        impl $(<$generic $name: $kind>)? IndexLabels for $list {
+            fn len(&self) -> usize {
+                <[$integer]>::len(self)
+            }
+            fn label(&self, row: usize) -> i128 {
+                self[row] as i128
+            }
+        }
+    };
 }
 index_labels!(i8, i16, i32, i64, isize, u8, u16, u32, u64, usize);
 
