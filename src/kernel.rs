@@ -129,6 +129,23 @@ pub enum Access {
 pub const ROW_STATE_WORDS: usize = 8;
 /// Words of counters at the start of [`Slot::Accumulators`].
 pub const STATUS_WORDS: usize = 16;
+/// Where each counter is among the first [`STATUS_WORDS`] words of [`Slot::Accumulators`].
+pub mod status {
+    /// Rows that are not ignored and came out NaN.
+    pub const NAN_ROWS: usize = 0;
+    /// The complement of the number of the first of them.
+    pub const FIRST_NAN_ROW: usize = 1;
+    /// Rows whose label is no class and not `ignore_index`.
+    pub const BAD_LABELS: usize = 2;
+    /// The complement of the number of the first of them.
+    pub const FIRST_BAD_LABEL: usize = 3;
+    /// Rows whose prediction is their label.
+    pub const CORRECT_ROWS: usize = 4;
+    /// Rows that are not ignored.
+    pub const VALID_ROWS: usize = 5;
+    /// The bits of the reduced loss.
+    pub const LOSS: usize = 9;
+}
 /// Words of [`Slot::Accumulators`]: the counters, then 32 exact sums of 2 × 10 limbs.
 pub const ACCUMULATOR_WORDS: usize = STATUS_WORDS + 32 * 20;
 /// A start that says that nobody wants the output.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Prepared};
 use crate::error::{Error, Result};
-use crate::kernel::{ROW_STATE_WORDS, STATUS_WORDS, Strategy};
+use crate::kernel::{ROW_STATE_WORDS, STATUS_WORDS, Strategy, status};
 use crate::problem::{Batch, LabelKind, Labels, Problem, Reduction, Results, Upstream, Wanted};
 use crate::record::{BufferRange, Buffers, Chunk, accumulators_size, device_ignore_index};
 
@@ -19,15 +19,6 @@ pub struct Times {
     pub kernels: Duration,
     /// Mapping and copying the results.
     pub download: Duration,
-}
-
-/// The words of the accumulators that the host reads.
-mod status {
-    pub const NAN_ROWS: usize = 0;
-    pub const FIRST_NAN_ROW: usize = 1;
-    pub const CORRECT_ROWS: usize = 4;
-    pub const VALID_ROWS: usize = 5;
-    pub const LOSS: usize = 9;
 }
 
 impl Engine {

@@ -1,0 +1,494 @@
+//! How fast the kernels are: bytes that have to move over the time they take, beside a copy.
+//!
+//! ```text
+//! cargo bench --bench throughput                    the grid, one line a case
+//! cargo bench --bench throughput -- --csv FILE      and a CSV
+//! cargo bench --bench throughput -- --check         verifies the cases on a small grid, times nothing
+//! cargo bench --bench throughput -- --classes 1000 --megabytes 64
+//! ```
+//!
+//! Each case is verified against the f64 reference before it is timed. Times come from the GPU's
+//! clock where the adapter has timestamps within an encoder, else from the host's, and the median of
+//! at least 20 runs is taken; batches rotate, so that the cache of one run does not serve the next.
+//! Bytes are those no kernel can do without: one read of the logits, one write where there is an
+//! output of their shape, and 16 per row. The yardstick is a copy of a buffer of the size of the
+//! logits, its bytes read and written counted, or half its time for a job that only reads.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use pollster::block_on;
+use softxent::kernel;
+use softxent::reference::{self, Target};
+use softxent::wgpu::{self, BufferUsages as Usage};
+use softxent::{
+    Bound, BufferRange, Buffers, Chunk, Engine, Prepared, Problem, ProblemBuilder, Strategy,
+    Wanted, accumulators_size, adapters,
+};
+
+type Error = Box<dyn std::error::Error>;
+
+const CLASSES: [usize; 13] = [
+    2, 10, 16, 64, 100, 1000, 1024, 4096, 8192, 32_000, 50_257, 128_256, 262_144,
+];
+const CHECK_CLASSES: [usize; 4] = [2, 100, 1025, 4096];
+const RUNS: usize = 20;
+const CASE_TIME: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Op {
+    Loss,
+    LossGrad,
+    Softmax,
+}
+
+impl Op {
+    const ALL: [Op; 3] = [Op::Loss, Op::LossGrad, Op::Softmax];
+
+    fn name(self) -> &'static str {
+        match self {
+            Op::Loss => "loss",
+            Op::LossGrad => "loss-grad",
+            Op::Softmax => "softmax",
+        }
+    }
+
+    fn of(self, problem: ProblemBuilder) -> softxent::Result<Problem> {
+        match self {
+            Op::Loss => problem.index_labels(-100).want([Wanted::Loss]),
+            Op::LossGrad => problem
+                .index_labels(-100)
+                .want([Wanted::Loss, Wanted::Grad]),
+            Op::Softmax => problem.want([Wanted::Softmax]),
+        }
+        .build()
+    }
+
+    fn bytes(self, rows: usize, classes: usize) -> u64 {
+        let matrices = if self == Op::Loss { 1 } else { 2 };
+        (matrices * 4 * rows * classes + 16 * rows) as u64
+    }
+}
+
+struct Options {
+    check: bool,
+    csv: Option<String>,
+    classes: Vec<usize>,
+    megabytes: usize,
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options {
+        check: false,
+        csv: None,
+        classes: Vec::new(),
+        megabytes: 0,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--check" => options.check = true,
+            "--csv" => options.csv = Some(value()?),
+            "--classes" => {
+                for part in value()?.split(',') {
+                    options
+                        .classes
+                        .push(part.parse().map_err(|_| format!("{part}: not a number"))?);
+                }
+            }
+            "--megabytes" => {
+                options.megabytes = value()?.parse().map_err(|_| "--megabytes N".to_owned())?;
+            }
+            // Cargo says so to every bench.
+            "--bench" => {}
+            _ => return Err(format!("{word} is not known")),
+        }
+    }
+    if options.classes.is_empty() {
+        options.classes = match options.check {
+            true => CHECK_CLASSES.to_vec(),
+            false => CLASSES.to_vec(),
+        };
+    }
+    Ok(options)
+}
+
+/// The same numbers everywhere: a linear congruence, its high bits summed four times to a bell.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 24) as f32
+    }
+
+    fn bell(&mut self) -> f32 {
+        (0..4).map(|_| self.next() - 0.5).sum::<f32>() * 3.464
+    }
+}
+
+/// The device side of one batch.
+struct Set {
+    logits: wgpu::Buffer,
+    labels: wgpu::Buffer,
+    output: wgpu::Buffer,
+}
+
+struct Bench {
+    engine: Engine,
+    /// Nanoseconds of a tick of the GPU's clock, where there is one.
+    clock: Option<(f64, wgpu::QuerySet, wgpu::Buffer, wgpu::Buffer)>,
+}
+
+impl Bench {
+    fn new() -> Result<Bench, Error> {
+        let found = block_on(adapters());
+        let adapter = found.first().ok_or("no adapter: see `softxent info`")?;
+        let timed =
+            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let features = timed & adapter.features();
+        let (device, queue) = block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            required_features: features,
+            required_limits: adapter.limits(),
+            ..Default::default()
+        }))?;
+        let clock = (features == timed).then(|| {
+            let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            });
+            let buffer = |usage| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("timestamps"),
+                    size: 16,
+                    usage,
+                    mapped_at_creation: false,
+                })
+            };
+            let resolve = buffer(Usage::QUERY_RESOLVE | Usage::COPY_SRC);
+            let read = buffer(Usage::MAP_READ | Usage::COPY_DST);
+            (
+                f64::from(queue.get_timestamp_period()),
+                queries,
+                resolve,
+                read,
+            )
+        });
+        Ok(Bench {
+            engine: Engine::from_device(device, queue),
+            clock,
+        })
+    }
+
+    fn buffer(&self, size: u64, data: Option<&[u8]>) -> wgpu::Buffer {
+        let buffer = self.engine.device().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage: Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        if let Some(data) = data {
+            self.engine.queue().write_buffer(&buffer, 0, data);
+        }
+        buffer
+    }
+
+    /// Seconds that the recorded work takes.
+    fn seconds(&self, record: impl Fn(&mut wgpu::CommandEncoder)) -> f64 {
+        let (device, queue) = (self.engine.device(), self.engine.queue());
+        let mut encoder = device.create_command_encoder(&Default::default());
+        if let Some((_, queries, ..)) = &self.clock {
+            encoder.write_timestamp(queries, 0);
+        }
+        record(&mut encoder);
+        if let Some((_, queries, resolve, read)) = &self.clock {
+            encoder.write_timestamp(queries, 1);
+            encoder.resolve_query_set(queries, 0..2, resolve, 0);
+            encoder.copy_buffer_to_buffer(resolve, 0, read, 0, 16);
+        }
+        let commands = encoder.finish();
+        let started = Instant::now();
+        queue.submit([commands]);
+        let wait = || device.poll(wgpu::PollType::wait_indefinitely());
+        wait().expect("the device answers");
+        let host = started.elapsed().as_secs_f64();
+        match &self.clock {
+            None => host,
+            Some((period, _, _, read)) => {
+                read.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+                wait().expect("the device answers");
+                let ticks: Vec<u64> = {
+                    let view = read.slice(..).get_mapped_range().expect("it was mapped");
+                    bytemuck::pod_collect_to_vec(&view)
+                };
+                read.unmap();
+                ticks[1].wrapping_sub(ticks[0]) as f64 * period * 1e-9
+            }
+        }
+    }
+
+    /// The median time and the spread from the first to the last decile, relative to it.
+    fn median(&self, record: impl Fn(usize, &mut wgpu::CommandEncoder)) -> (f64, f64) {
+        for warm in 0..3 {
+            self.seconds(|encoder| record(warm, encoder));
+        }
+        let started = Instant::now();
+        let mut times = Vec::new();
+        while times.len() < RUNS && (times.len() < 5 || started.elapsed() < CASE_TIME) {
+            let run = times.len();
+            times.push(self.seconds(|encoder| record(run, encoder)));
+        }
+        times.sort_by(f64::total_cmp);
+        let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+        (at(0.5), (at(0.9) - at(0.1)) / at(0.5))
+    }
+
+    fn bind(
+        &self,
+        prepared: &Prepared,
+        set: &Set,
+        shared: &Shared,
+        chunk: Chunk,
+    ) -> softxent::Result<Bound> {
+        let problem = prepared.problem();
+        let when = |wanted, buffer| problem.wants(wanted).then_some(BufferRange::whole(buffer));
+        let labelled = problem.wants(Wanted::Loss);
+        let buffers = Buffers {
+            logits: BufferRange::whole(&set.logits),
+            labels: labelled.then_some(BufferRange::whole(&set.labels)),
+            upstream: when(Wanted::Grad, &shared.upstream),
+            softmax: when(Wanted::Softmax, &set.output),
+            log_softmax: None,
+            grad: when(Wanted::Grad, &set.output),
+            row_outputs: BufferRange::whole(&shared.row_outputs),
+            row_states: BufferRange::whole(&shared.row_states),
+            accumulators: BufferRange::whole(&shared.accumulators),
+        };
+        block_on(prepared.bind(&self.engine, &buffers, chunk))
+    }
+}
+
+struct Shared {
+    upstream: wgpu::Buffer,
+    row_outputs: wgpu::Buffer,
+    row_states: wgpu::Buffer,
+    accumulators: wgpu::Buffer,
+}
+
+impl Bench {
+    fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer) -> Result<Vec<T>, Error> {
+        let device = self.engine.device();
+        let staging = device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: buffer.size(),
+            usage: Usage::MAP_READ | Usage::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+        self.engine.queue().submit([encoder.finish()]);
+        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        device.poll(wgpu::PollType::wait_indefinitely())?;
+        let view = staging.slice(..).get_mapped_range()?;
+        Ok(bytemuck::pod_collect_to_vec(&view))
+    }
+}
+
+/// Compares the loss, and what a case wrote for some rows, with the reference: ten units of the last
+/// place for values of a row, four for a loss. Results below 2^-126 may be flushed, those of a mean
+/// before they are divided.
+fn verify(
+    bench: &Bench,
+    op: Op,
+    output: &wgpu::Buffer,
+    accumulators: &wgpu::Buffer,
+    logits: &[f32],
+    labels: &[i32],
+) -> Result<(), Error> {
+    let (rows, classes) = (labels.len(), logits.len() / labels.len());
+    let near = |value: f32, exact: f64, ulps: f64| {
+        let allowed = ulps * f64::from(f32::EPSILON) * exact.abs() + f64::from(f32::MIN_POSITIVE);
+        (f64::from(value) - exact).abs() <= allowed
+    };
+    let row = |row: usize| {
+        let cells = row * classes..(row + 1) * classes;
+        reference::row(&logits[cells], Target::Index(labels[row] as usize))
+    };
+    if op != Op::Softmax {
+        let words: Vec<u32> = bench.read(accumulators)?;
+        let loss = f32::from_bits(words[kernel::status::LOSS]);
+        let exact = (0..rows).map(|i| row(i).loss).sum::<f64>() / rows as f64;
+        if !near(loss, exact, 4.0) {
+            return Err(format!("loss {loss:e}, expected {exact:e}").into());
+        }
+    }
+    if op != Op::Loss {
+        let values: Vec<f32> = bench.read(output)?;
+        for i in [0, rows / 2, rows - 1] {
+            let expected = row(i);
+            for (column, &value) in values[i * classes..(i + 1) * classes].iter().enumerate() {
+                let exact = match op {
+                    Op::Softmax => expected.p(column),
+                    _ => expected.grad(column) / rows as f64,
+                };
+                if !near(value, exact, 10.0) {
+                    let at = format!("row {i}, class {column}");
+                    return Err(format!("{at}: {value:e}, expected {exact:e}").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("throughput: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<(), Error> {
+    let options = options()?;
+    let bench = Bench::new()?;
+    let info = bench.engine.adapter_info().clone();
+    let software = info.device_type == wgpu::DeviceType::Cpu;
+    let megabytes = match options.megabytes {
+        0 if options.check => 1,
+        0 if software => 32,
+        0 => 256,
+        given => given,
+    };
+    println!(
+        "{}, {} {}; {} MiB of logits a case; {} clock",
+        info.name,
+        info.driver,
+        info.driver_info,
+        megabytes,
+        if bench.clock.is_some() { "GPU" } else { "host" }
+    );
+    println!(
+        "{:>8} {:>8}  {:<10} {:<20} {:>9} {:>8} {:>7} {:>7}",
+        "rows", "classes", "op", "kernel", "ms", "GB/s", "share", "spread"
+    );
+    let mut csv = String::from(
+        "adapter,driver,rows,classes,op,kernel,seconds,spread,bytes,copy_bytes_per_second\n",
+    );
+    let mut failed = 0;
+    for &classes in &options.classes {
+        let rows = ((megabytes << 20) / 4 / classes).max(1);
+        let mut random = Random(classes as u64);
+        let logits: Vec<f32> = (0..rows * classes).map(|_| random.bell()).collect();
+        let labels: Vec<i32> = (0..rows)
+            .map(|_| (random.next() * classes as f32) as i32 % classes as i32)
+            .collect();
+        let size = 4 * logits.len() as u64;
+        if size > bench.engine.profile().max_binding {
+            println!("{rows:>8} {classes:>8}  skipped: needs {size} bytes in one binding");
+            continue;
+        }
+        let sets: Vec<Set> = (0..if options.check { 1 } else { 3 })
+            .map(|_| Set {
+                logits: bench.buffer(size, Some(bytemuck::cast_slice(&logits))),
+                labels: bench.buffer(4 * rows as u64, Some(bytemuck::cast_slice(&labels))),
+                output: bench.buffer(size, None),
+            })
+            .collect();
+        let shared = Shared {
+            upstream: bench.buffer(4, Some(bytemuck::bytes_of(&1.0f32))),
+            row_outputs: bench.buffer(4 * rows as u64, None),
+            row_states: bench.buffer(32 * rows as u64, None),
+            accumulators: bench.buffer(accumulators_size(), None),
+        };
+        let copy = match options.check {
+            true => f64::NAN,
+            false => {
+                let (seconds, _) = bench.median(|run, encoder| {
+                    let set = &sets[run % sets.len()];
+                    encoder.copy_buffer_to_buffer(&set.logits, 0, &set.output, 0, size);
+                });
+                2.0 * size as f64 / seconds
+            }
+        };
+        for op in Op::ALL {
+            let problem = op.of(Problem::of(rows, classes))?;
+            for strategy in Strategy::ALL {
+                let line = format!(
+                    "{rows:>8} {classes:>8}  {:<10} {:<20}",
+                    op.name(),
+                    strategy.name()
+                );
+                let prepared = match block_on(bench.engine.prepare_with(&problem, strategy)) {
+                    Ok(prepared) => prepared,
+                    Err(error) => {
+                        println!("{line} skipped: {error}");
+                        continue;
+                    }
+                };
+                let chunk = Chunk {
+                    rows,
+                    rows_before: 0,
+                    denominator: rows as u32,
+                };
+                let bound: Vec<Bound> = sets
+                    .iter()
+                    .map(|set| bench.bind(&prepared, set, &shared, chunk))
+                    .collect::<Result<_, _>>()?;
+                let record = |run: usize, encoder: &mut wgpu::CommandEncoder| {
+                    let bound = &bound[run % bound.len()];
+                    encoder.clear_buffer(&shared.accumulators, 0, None);
+                    bound.record_rows(encoder);
+                    bound.record_reduce(encoder);
+                };
+                bench.seconds(|encoder| record(0, encoder));
+                if let Err(error) = verify(
+                    &bench,
+                    op,
+                    &sets[0].output,
+                    &shared.accumulators,
+                    &logits,
+                    &labels,
+                ) {
+                    println!("{line} WRONG: {error}");
+                    failed += 1;
+                    continue;
+                }
+                if options.check {
+                    println!("{line} verified");
+                    continue;
+                }
+                let (seconds, spread) = bench.median(record);
+                let bytes = op.bytes(rows, classes);
+                let rate = bytes as f64 / seconds;
+                println!(
+                    "{line} {:>9.3} {:>8.2} {:>6.0}% {:>6.0}%",
+                    seconds * 1e3,
+                    rate / 1e9,
+                    100.0 * rate / copy,
+                    100.0 * spread
+                );
+                writeln!(
+                    csv,
+                    "\"{}\",\"{} {}\",{rows},{classes},{},{},{seconds:e},{spread:.3},{bytes},{copy:e}",
+                    info.name,
+                    info.driver,
+                    info.driver_info,
+                    op.name(),
+                    strategy.name()
+                )?;
+            }
+        }
+    }
+    if let Some(path) = options.csv {
+        std::fs::write(&path, csv).map_err(|error| format!("{path}: {error}"))?;
+    }
+    match failed {
+        0 => Ok(()),
+        cases => Err(format!("{cases} cases disagree with the reference").into()),
+    }
+}
