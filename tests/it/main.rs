@@ -1,0 +1,14 @@
+//! The integration tests, one binary.
+//!
+//! `layout`, `plan`, `problem` and `reference` need no GPU; the others fail where there is none,
+//! unless `SOFTXENT_SKIP_GPU=1`. `SOFTXENT_LONG=1` selects the full grids.
+
+mod agreement;
+mod cases;
+mod checks;
+mod common;
+mod judge;
+mod layout;
+mod plan;
+mod problem;
+mod reference;
