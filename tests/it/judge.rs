@@ -11,7 +11,9 @@
 //!                of Σ|t|·(−log p) where signs mix, and not judged where that is past FLT_MAX
 //! log_softmax     4 ULP of itself: (z − m) − L, two terms ≤ 0, as the loss of that class
 //! lse             4 ULP of |m| + L, the two terms that may cancel
-//! loss, reduced   the bits of the exact sum of the losses of the rows, divided and rounded once
+//! loss, reduced   the bits of the exact sum of the losses of the rows, divided and rounded once; so
+//!                 where all are ≥ 0, their relative error: 4 ULP of each are up to 8 of the sum,
+//!                 and half a one for the rounding
 //! the rest        equal
 //! ```
 
@@ -261,6 +263,20 @@ pub fn judge(
         if loss.to_bits() != exact.to_bits() && !(loss.is_nan() && exact.is_nan()) {
             return fail(format!(
                 "the reduced loss is {loss:e}, that of its rows {exact:e}"
+            ));
+        }
+    }
+    if let (Some(found), Some(expected), false) = (found.loss, expected.loss, signed) {
+        let terms = (case.rows * k) as f64 * weights.iter().copied().fold(1.0, f64::max);
+        let pair = Pair {
+            found,
+            expected,
+            size: expected,
+            slack: terms * TINY,
+        };
+        if pair.ulps() > 8.5 {
+            return fail(format!(
+                "the reduced loss is {found:e}, expected {expected:e}"
             ));
         }
     }

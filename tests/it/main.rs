@@ -7,6 +7,8 @@ mod agreement;
 mod cases;
 mod checks;
 mod common;
+mod edges;
+mod golden;
 mod judge;
 mod layout;
 mod plan;
