@@ -14,3 +14,4 @@ mod layout;
 mod plan;
 mod problem;
 mod reference;
+mod reproducibility;
