@@ -217,7 +217,7 @@ impl Shape {
                 // The others have the mass K·e^½, so ln K is about half of it.
                 row[last] = (k as f32).ln().max(row[last]);
                 row[any] = row[any].max(row[last] + 0.25);
-                if i % 2 == 0 { last } else { any }
+                if i.is_multiple_of(2) { last } else { any }
             }
             Shape::Edges => {
                 const EDGES: [usize; 16] = [
@@ -237,13 +237,13 @@ impl Shape {
                 row.iter_mut()
                     .enumerate()
                     .for_each(|(j, z)| *z = j as f32 * step);
-                if i % 2 == 0 { last } else { any }
+                if i.is_multiple_of(2) { last } else { any }
             }
             Shape::Descending => {
                 row.iter_mut()
                     .enumerate()
                     .for_each(|(j, z)| *z = -(j as f32) * step);
-                if i % 2 == 0 { 0 } else { any }
+                if i.is_multiple_of(2) { 0 } else { any }
             }
             Shape::Tied => {
                 row.fill([0.0, -5.5, 1e30][i % 3]);
