@@ -10,7 +10,7 @@ use softxent::{Reduction, Strategy};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::checks::{ONE_PASS, agree};
-use crate::common::{Case, gpu, long, sibling};
+use crate::common::{Case, gpu, long, report, sibling};
 use crate::judge::Worst;
 
 /// Around a slot (4), lane steps (128), subgroups, blocks (1024), rounds of 8 blocks, and vocabularies.
@@ -63,10 +63,10 @@ fn grid(kinds: &[Kind]) {
             }
         }
     }
-    println!(
+    report(&format!(
         "{kinds:?}: {count} jobs in {:.1?}, off at most by\n{worst}",
         started.elapsed()
-    );
+    ));
 }
 
 #[test]
@@ -115,10 +115,10 @@ fn many_rows_agree_with_the_oracle() {
             }
         }
     }
-    println!(
+    report(&format!(
         "many rows: {:.1?}, off at most by\n{worst}",
         started.elapsed()
-    );
+    ));
 }
 
 #[test]
@@ -133,5 +133,5 @@ fn rows_without_labels_agree_with_the_oracle() {
             agree(engine, kernel, &case, &mut worst).unwrap_or_else(|why| panic!("{why}"));
         }
     }
-    println!("no labels, off at most by\n{worst}");
+    report(&format!("no labels, off at most by\n{worst}"));
 }

@@ -1,5 +1,6 @@
 //! What the GPU tests share: one engine, one job with its values, random numbers, exact sums.
 
+use std::io::Write;
 use std::sync::OnceLock;
 
 use softxent::{
@@ -19,11 +20,19 @@ pub fn long() -> bool {
     set("SOFTXENT_LONG")
 }
 
+/// Says something that the test harness does not swallow when the test passes.
+pub fn report(text: &str) {
+    // A closed stderr is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The engine of this process; `None` where GPU tests are to be skipped. No adapter is a failure.
 pub fn engine(test: &str) -> Option<&'static Engine> {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     if set("SOFTXENT_SKIP_GPU") {
-        eprintln!("SKIPPED, nothing was tested: {test} (SOFTXENT_SKIP_GPU=1)");
+        report(&format!(
+            "SKIPPED, nothing was tested: {test} (SOFTXENT_SKIP_GPU=1)"
+        ));
         return None;
     }
     Some(
@@ -37,7 +46,7 @@ pub fn engine(test: &str) -> Option<&'static Engine> {
 /// The shared engine, or a return from the test where GPU tests are skipped.
 macro_rules! gpu {
     () => {
-        match crate::common::engine(module_path!()) {
+        match crate::common::engine(std::thread::current().name().unwrap_or(module_path!())) {
             Some(engine) => engine,
             None => return,
         }

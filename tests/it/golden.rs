@@ -4,7 +4,7 @@ use approx::assert_relative_eq;
 use softxent::{Reduction, Strategy};
 
 use crate::cases::{digits, golden, json, number, numbers};
-use crate::common::gpu;
+use crate::common::{gpu, report};
 use crate::judge::{Worst, judge, ulp};
 
 #[test]
@@ -25,7 +25,7 @@ fn kernels_agree_with_multi_precision() {
             }
         }
     }
-    println!("golden cases, off at most by\n{worst}");
+    report(&format!("golden cases, off at most by\n{worst}"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::Instant;
 use softxent::Strategy;
 
 use crate::checks::named;
-use crate::common::{gpu, sibling};
+use crate::common::{gpu, report, sibling};
 
 const INVOCATION: &[Strategy] = &[Strategy::RowPerInvocation];
 const WORKGROUP: &[Strategy] = &[Strategy::RowPerWorkgroup];
@@ -259,7 +259,11 @@ fn plant(kernel: Strategy) {
         let changed = changed.load(Ordering::Relaxed);
         assert!(changed > 0, "{bug}: the text to replace is gone: {from}");
     }
-    println!("planted in {}: {:.1?}", kernel.name(), started.elapsed());
+    report(&format!(
+        "planted in {}: {:.1?}",
+        kernel.name(),
+        started.elapsed()
+    ));
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }
 
