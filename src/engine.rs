@@ -173,7 +173,6 @@ impl Engine {
     /// # Errors
     /// [`Error::NoAdapter`], [`Error::AdapterNotFound`], [`Error::DeviceRefused`], and what
     /// [`Engine::self_test`] fails with.
-    /// [`Engine::self_test`] fails with.
     pub async fn new(choice: &AdapterChoice) -> Result<Engine> {
         let adapter = choose(choice).await?;
         let info = adapter.get_info();
@@ -346,14 +345,19 @@ impl Engine {
             Some(error) => Some(error),
             None => internal.await,
         };
-        if memory.await.is_some() {
+        let no_memory = memory.await.is_some();
+        if no_memory || refused.is_some() {
+            // A device that is gone refuses everything, and says why only when it is polled.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+        }
+        self.alive()?;
+        if no_memory {
             return Err(Error::OutOfMemory {
                 place: "device",
                 what: what.to_owned(),
                 bytes,
             });
         }
-        self.alive()?;
         match refused {
             Some(error) => Err(Error::Driver {
                 what: what.to_owned(),

@@ -129,7 +129,7 @@ impl Plan {
         } else {
             NARROW_ROW
         };
-        let alone = row_workgroup_size(device).is_none();
+        let alone = row_workgroup_size(device).is_err();
         let strategy = if problem.classes() <= one_each || alone {
             Strategy::RowPerInvocation
         } else {
@@ -150,13 +150,7 @@ impl Plan {
         let few = ROWS_PER_WORKGROUP.min(device.max_invocations);
         let row_workgroup = match strategy {
             Strategy::RowPerInvocation => few,
-            Strategy::RowPerWorkgroup => {
-                row_workgroup_size(device).ok_or(Error::DeviceTooSmall {
-                    limit: "invocations per workgroup, or bytes of workgroup memory,",
-                    found: u64::from(device.max_invocations),
-                    needed: u64::from(LANES),
-                })?
-            }
+            Strategy::RowPerWorkgroup => row_workgroup_size(device)?,
         };
         let columns = match strategy {
             Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
@@ -247,14 +241,29 @@ impl Plan {
 }
 
 /// Invocations for one row: a power of two of [`LANES`], as far as the device goes.
-fn row_workgroup_size(device: &DeviceProfile) -> Option<u32> {
+fn row_workgroup_size(device: &DeviceProfile) -> Result<u32> {
     // Per invocation a key, a first column and four sums; per block of LANES a state.
     let memory = |size: u32| size * 24 + size / LANES * 48 + 64;
     let mut size = ROW_WORKGROUP;
     while size > device.max_invocations || memory(size) > device.workgroup_memory {
         size /= 2;
     }
-    (size >= LANES).then_some(size)
+    if size >= LANES {
+        return Ok(size);
+    }
+    let (limit, found, needed) = match device.max_invocations < LANES {
+        true => ("invocations per workgroup", device.max_invocations, LANES),
+        false => (
+            "bytes of workgroup memory",
+            device.workgroup_memory,
+            memory(LANES),
+        ),
+    };
+    Err(Error::DeviceTooSmall {
+        limit,
+        found: u64::from(found),
+        needed: u64::from(needed),
+    })
 }
 
 fn rows_per_chunk(problem: &Problem, device: &DeviceProfile) -> Result<usize> {

@@ -159,12 +159,15 @@ impl Engine {
             0.0,
             1.522_997_974_471_263e-8 / (1.0 + s),
         ];
-        let ulps = match accuracy {
-            Accuracy::Full => 10.0,
-            Accuracy::Reduced => 1000.0,
+        // Without exact rounding errors the whole loss of this row is lost beside 1, and with it all
+        // digits of the gradient at the label: then only what is of the size of 1 has to be right.
+        let (ulps, slack) = match accuracy {
+            Accuracy::Full => (10.0, 0.0),
+            Accuracy::Reduced => (1000.0, 1e-6),
         };
         let near = |found: f32, expected: f64| {
-            (f64::from(found) - expected).abs() <= ulps * f64::from(f32::EPSILON) * expected.abs()
+            let allowed = ulps * f64::from(f32::EPSILON) * expected.abs() + slack;
+            (f64::from(found) - expected).abs() <= allowed
         };
         let found = results.grad.unwrap_or_default();
         let loss = results.loss.unwrap_or(f32::NAN);

@@ -1,8 +1,9 @@
 //! The oracle itself: against multi-precision values, and against what must hold for any softmax.
 
-use serde_json::Value;
 use softxent::reference::{Row, Target, row, run};
 use softxent::{Batch, Error, Labels, Problem, Reduction, Results, Upstream, Wanted};
+
+use crate::cases::{self, Golden};
 
 /// How far the oracle may be off, in f64 ULPs (2⁻⁵²) of what is computed, or of the size of the two
 /// terms where it is a true difference. In halves of an ULP, u = 2⁻⁵³, with exp and log1p of libm
@@ -53,150 +54,18 @@ fn assert_near(name: &str, found: f64, expected: f64, tolerance: f64) {
 
 // ---- golden values ---------------------------------------------------------------------------------
 
-/// A number, or "inf", "-inf", "nan".
-fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_str()?.parse().ok())
-}
-
-/// A list of numbers, or one number as a list.
-fn numbers(value: &Value) -> Option<Vec<f64>> {
-    match value {
-        Value::Array(list) => list.iter().map(number).collect(),
-        value => Some(vec![number(value)?]),
-    }
-}
-
-fn integers(value: &Value) -> Option<Vec<i64>> {
-    value.as_array()?.iter().map(Value::as_i64).collect()
-}
-
-/// Numbers that are f32, because the crate takes them as f32; serde_json reads them to 1 ULP of f64.
-fn singles(value: &Value) -> Option<Vec<f32>> {
-    let single = |value: f64| {
-        let off = (f64::from(value as f32) - value).abs();
-        (off <= f64::EPSILON * value.abs() || !value.is_finite()).then_some(value as f32)
-    };
-    numbers(value)?.into_iter().map(single).collect()
-}
-
-/// One case; `golden/make_golden.py` says what the fields are.
-struct Golden {
-    name: String,
-    rows: usize,
-    classes: usize,
-    logits: Vec<f32>,
-    index: Option<Vec<i64>>,
-    ignore_index: i64,
-    dense: Option<Vec<f32>>,
-    reduction: Reduction,
-    upstream: Vec<f32>,
-    expect: Results<f64>,
-}
-
 impl Golden {
-    fn read(case: &Value) -> Option<Golden> {
-        let (labels, expect) = (&case["labels"], &case["expect"]);
-        let rows = case["rows"].as_u64()?;
-        let index = integers(&labels["index"]);
-        let ignore_index = labels["ignore_index"].as_i64().unwrap_or_default();
-
-        let (lse, losses) = (numbers(&expect["lse"])?, numbers(&expect["losses"]));
-        let predictions = integers(&expect["predictions"])?;
-        let nan: Vec<usize> = {
-            let deciding = losses.as_ref().unwrap_or(&lse);
-            (0..deciding.len())
-                .filter(|&i| deciding[i].is_nan())
-                .collect()
-        };
-        let correct = index.as_ref().map(|index| {
-            let rows = index.iter().zip(&predictions);
-            rows.filter(|&(y, p)| y == p && *y != ignore_index).count() as u64
-        });
-        Some(Golden {
-            name: case["name"].as_str()?.into(),
-            rows: rows as usize,
-            classes: case["classes"].as_u64()? as usize,
-            logits: singles(&case["logits"])?,
-            index,
-            ignore_index,
-            dense: singles(&labels["dense"]),
-            reduction: match case["reduction"].as_str() {
-                Some("none") => Reduction::None,
-                Some("sum") => Reduction::Sum,
-                _ => Reduction::Mean,
-            },
-            upstream: singles(&case["upstream"])?,
-            expect: Results {
-                softmax: numbers(&expect["softmax"]),
-                log_softmax: numbers(&expect["log_softmax"]),
-                grad: numbers(&expect["grad"]),
-                losses,
-                lse: Some(lse),
-                loss: numbers(&expect["loss"]).map(|loss| loss[0]),
-                predictions: Some(predictions),
-                correct,
-                valid_rows: expect["valid_rows"].as_u64().unwrap_or(rows),
-                nan_rows: nan.len() as u64,
-                first_nan_row: nan.first().map(|&i| i as u64),
-            },
-        })
-    }
-
-    fn run(&self) -> Results<f64> {
-        let (mut problem, labels) = match (&self.index, &self.dense) {
-            (Some(index), _) => (
-                Problem::of(self.rows, self.classes).index_labels(self.ignore_index),
-                Labels::Index(index),
-            ),
-            (_, Some(dense)) => (
-                Problem::of(self.rows, self.classes).dense_labels(),
-                Labels::Dense(dense),
-            ),
-            _ => (Problem::of(self.rows, self.classes), Labels::None),
-        };
-        let labelled = self.index.is_some() || self.dense.is_some();
-        let outputs = Wanted::ALL.into_iter();
-        problem = problem.reduction(self.reduction);
-        problem = problem.want(outputs.filter(|output| labelled || !output.needs_labels()));
-        let mut upstream = [].as_slice();
-        if self.reduction == Reduction::None {
-            upstream = &self.upstream;
-            problem = problem.upstream(Upstream::PerRow);
-        } else {
-            problem = problem.upstream(Upstream::Number(self.upstream[0]));
-        }
-        let batch = Batch {
-            logits: &self.logits,
-            labels,
-            upstream,
-        };
-        let results = problem.build().and_then(|problem| run(&problem, &batch));
-        results.unwrap_or_else(|error| panic!("{}: {error}", self.name))
-    }
-
-    fn row(&self, i: usize) -> std::ops::Range<usize> {
-        i * self.classes..(i + 1) * self.classes
-    }
-
     /// The relative tolerance of row `i`.
     fn unit(&self, i: usize) -> f64 {
-        ULPS * f64::EPSILON + 2.0 * slip(&self.logits[self.row(i)])
-    }
-
-    /// `Σ|t|` of row `i`.
-    fn weight(&self, i: usize) -> f64 {
-        let dense = self.dense.as_ref();
-        dense.map_or(1.0, |t| {
-            t[self.row(i)].iter().map(|&t| f64::from(t).abs()).sum()
-        })
+        ULPS * f64::EPSILON + 2.0 * slip(&self.case.logits[self.case.row(i)])
     }
 
     /// What the loss of row `i` is made of: `Σ|tₖ·log pₖ|`.
     fn loss_size(&self, i: usize, loss: f64) -> f64 {
-        let (Some(dense), Some(log_p)) = (&self.dense, &self.expect.log_softmax) else {
+        let (Some(dense), Some(log_p)) = (&self.case.dense, &self.expect.log_softmax) else {
             return loss.abs();
         };
-        let terms = dense[self.row(i)].iter().zip(&log_p[self.row(i)]);
+        let terms = dense[self.case.row(i)].iter().zip(&log_p[self.case.row(i)]);
         let weighted = terms.filter(|&(&t, _)| t != 0.0);
         weighted
             .map(|(&t, log_p)| (f64::from(t) * log_p).abs())
@@ -210,17 +79,22 @@ impl Golden {
         tolerance: impl Fn(usize, f64) -> f64,
     ) {
         let length = |values: &Option<Vec<f64>>| values.as_ref().map(Vec::len);
-        assert_eq!(length(found), length(expected), "{}: {output}", self.name);
+        assert_eq!(
+            length(found),
+            length(expected),
+            "{}: {output}",
+            self.case.name
+        );
         let pairs = found.iter().flatten().zip(expected.iter().flatten());
         for (j, (&found, &expected)) in pairs.enumerate() {
-            let name = format!("{}: {output}[{j}]", self.name);
+            let name = format!("{}: {output}[{j}]", self.case.name);
             assert_near(&name, found, expected, tolerance(j, expected));
         }
     }
 
     fn check(&self) {
-        let (found, expect, k) = (self.run(), &self.expect, self.classes);
-        let denominator = match self.reduction {
+        let (found, expect, k) = (self.case.oracle(), &self.expect, self.case.classes);
+        let denominator = match self.case.reduction {
             Reduction::Mean => expect.valid_rows.max(1) as f64,
             _ => 1.0,
         };
@@ -235,12 +109,12 @@ impl Golden {
             |j, log_p| self.unit(j / k) * log_p.abs() + STEPS,
         );
         self.compare(Wanted::Lse, [&found.lse, &expect.lse], |i, lse| {
-            self.unit(i) * (2.0 * max(&self.logits[self.row(i)]).abs() + lse.abs()) // ≥ |m| + L
+            self.unit(i) * (2.0 * max(&self.case.logits[self.case.row(i)]).abs() + lse.abs()) // ≥ |m| + L
         });
         self.compare(
             Wanted::Losses,
             [&found.losses, &expect.losses],
-            |i, loss| self.unit(i) * self.loss_size(i, loss) + STEPS * self.weight(i).max(1.0),
+            |i, loss| self.unit(i) * self.loss_size(i, loss) + STEPS * self.case.weight(i).max(1.0),
         );
         let of_rows = |losses: &Vec<f64>| {
             let each = losses.iter().enumerate();
@@ -260,13 +134,13 @@ impl Golden {
         );
         self.compare(Wanted::Grad, [&found.grad, &expect.grad], |j, grad| {
             let i = j / k;
-            let upstream = *self.upstream.get(i).unwrap_or(&self.upstream[0]);
+            let upstream = *self.case.upstream.get(i).unwrap_or(&self.case.upstream[0]);
             let scale = (f64::from(upstream) / denominator).abs();
-            let size = match (&self.dense, &expect.softmax) {
-                (Some(t), Some(p)) => scale * (p[j] * self.weight(i) + f64::from(t[j]).abs()),
+            let size = match (&self.case.dense, &expect.softmax) {
+                (Some(t), Some(p)) => scale * (p[j] * self.case.weight(i) + f64::from(t[j]).abs()),
                 _ => grad.abs(),
             };
-            self.unit(i) * size + STEPS * (scale * self.weight(i)).max(1.0)
+            self.unit(i) * size + STEPS * (scale * self.case.weight(i)).max(1.0)
         });
         let exact = |results: &Results<f64>| Results {
             predictions: results.predictions.clone(),
@@ -276,25 +150,18 @@ impl Golden {
             first_nan_row: results.first_nan_row,
             ..Results::<f64>::default()
         };
-        assert_eq!(exact(&found), exact(expect), "{}", self.name);
+        assert_eq!(exact(&found), exact(expect), "{}", self.case.name);
         for loss in found.losses.iter().flatten().chain(&found.loss) {
             let negative_zero = *loss == 0.0 && loss.is_sign_negative();
-            assert!(!negative_zero, "{}: a loss of −0", self.name);
+            assert!(!negative_zero, "{}: a loss of −0", self.case.name);
         }
     }
 }
 
 #[test]
 fn agrees_with_multi_precision() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/oracle.json");
-    let text = std::fs::read_to_string(path).expect(path);
-    let cases: Vec<Value> = serde_json::from_str(&text).expect(path);
-    assert!(cases.len() > 100, "only {} golden cases", cases.len());
-    for case in &cases {
-        let golden = Golden::read(case);
-        golden
-            .unwrap_or_else(|| panic!("{}: a field is missing or unfit", case["name"]))
-            .check();
+    for golden in cases::golden() {
+        golden.check();
     }
 }
 

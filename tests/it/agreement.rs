@@ -1,0 +1,137 @@
+//! Both kernels against the oracle, over shapes of rows, widths, batches, labels and reductions.
+//!
+//! Every width meets every shape of row; batch size, reduction and upstream gradient take turns.
+//! With `SOFTXENT_LONG=1` every width meets every batch size and kind of label too.
+
+use std::time::Instant;
+
+use softxent::plan::DeviceProfile;
+use softxent::{Reduction, Strategy};
+
+use crate::cases::{Kind, Shape, generate};
+use crate::checks::{ONE_PASS, agree};
+use crate::common::{Case, gpu, long, report, sibling};
+use crate::judge::Worst;
+
+/// Around a slot (4), lane steps (128), subgroups, blocks (1024), rounds of 8 blocks, and vocabularies.
+const CLASSES: [usize; 38] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257,
+    1000, 1023, 1024, 1025, 2047, 2048, 2049, 4096, 8191, 8193, 16385, 32768, 50257, 131_072,
+];
+const ROWS: [usize; 6] = [1, 2, 3, 7, 64, 257];
+
+/// Turns of reduction and upstream gradient.
+fn with_turn(mut case: Case, turn: usize) -> Case {
+    case.reduction = [Reduction::Mean, Reduction::Sum, Reduction::None][turn % 3];
+    case.upstream = match turn % 9 {
+        0 => vec![0.75],
+        1 => vec![-2.5],
+        2 | 5 => (0..case.rows)
+            .map(|i| [1.0, -0.5, 3.0, 0.0, 1e-3, 65536.0][i % 6])
+            .collect(),
+        4 => vec![1e-3],
+        6 => vec![0.0],
+        _ => vec![1.0],
+    };
+    case.per_row = matches!(turn % 9, 2 | 5);
+    case.name += &format!(" {:?}", case.reduction);
+    case
+}
+
+fn grid(kinds: &[Kind]) {
+    let engine = gpu!();
+    let (started, mut worst, mut count) = (Instant::now(), Worst::default(), 0);
+    // Logits of one job: the long grid takes more rows of each width.
+    let most = if long() { 1 << 20 } else { 1 << 17 };
+    for (c, &k) in CLASSES.iter().enumerate() {
+        let rows: Vec<usize> = ROWS.into_iter().filter(|n| n * k <= most).collect();
+        for (s, shape) in Shape::ALL.into_iter().enumerate() {
+            let turns = if long() { rows.len() * kinds.len() } else { 1 };
+            for t in 0..turns {
+                let turn = c + 5 * s + t;
+                let (n, kind) = (
+                    rows[turn % rows.len()],
+                    kinds[(turn / rows.len() + s) % kinds.len()],
+                );
+                let case = with_turn(generate(shape, kind, n, k), turn);
+                for kernel in Strategy::ALL {
+                    if let Err(why) = agree(engine, kernel, &case, &mut worst) {
+                        panic!("{why}\nuntil then:\n{worst}");
+                    }
+                    count += 1;
+                }
+            }
+        }
+    }
+    report(&format!(
+        "{kinds:?}: {count} jobs in {:.1?}, off at most by\n{worst}",
+        started.elapsed()
+    ));
+}
+
+#[test]
+fn index_labels_agree_with_the_oracle() {
+    grid(&[Kind::Index]);
+}
+
+#[test]
+fn dense_labels_agree_with_the_oracle() {
+    grid(&[Kind::Dense, Kind::Signed]);
+}
+
+/// More rows than one dimension of a dispatch has workgroups, and none at all. A workgroup a row is
+/// slow where all workgroups share a few processors, so it gets the smallest ones there.
+#[test]
+fn many_rows_agree_with_the_oracle() {
+    let engine = gpu!();
+    let small = sibling(engine).with_profile(DeviceProfile {
+        max_invocations: 32,
+        ..engine.profile().clone()
+    });
+    let started = Instant::now();
+    let mut worst = Worst::default();
+    let few = [(70_000, 2), (4096, 17), (0, 1), (0, 9), (0, 4096)];
+    let more = [
+        (70_000, 1),
+        (70_000, 9),
+        (65_536, 3),
+        (65_535, 3),
+        (131_072, 2),
+        (16_384, 33),
+    ];
+    let jobs = few.into_iter().chain(more.into_iter().filter(|_| long()));
+    for (turn, (n, k)) in jobs.enumerate() {
+        for kind in [Kind::Index, Kind::Dense]
+            .into_iter()
+            .take(if n < 70_000 { 2 } else { 1 })
+        {
+            let case = with_turn(generate(Shape::Wide, kind, n, k), turn + kind as usize);
+            for (kernel, engine) in [
+                (Strategy::RowPerInvocation, engine),
+                (Strategy::RowPerWorkgroup, &small),
+            ] {
+                let case = case.clone().want(ONE_PASS);
+                agree(engine, kernel, &case, &mut worst).unwrap_or_else(|why| panic!("{why}"));
+            }
+        }
+    }
+    report(&format!(
+        "many rows: {:.1?}, off at most by\n{worst}",
+        started.elapsed()
+    ));
+}
+
+#[test]
+fn rows_without_labels_agree_with_the_oracle() {
+    let engine = gpu!();
+    let mut worst = Worst::default();
+    for (s, shape) in Shape::ALL.into_iter().enumerate() {
+        let k = [3, 40, 1025][s % 3];
+        let logits = generate(shape, Kind::Index, 7, k).logits;
+        let case = Case::new(format!("{shape:?} 7×{k}"), k, logits);
+        for kernel in Strategy::ALL {
+            agree(engine, kernel, &case, &mut worst).unwrap_or_else(|why| panic!("{why}"));
+        }
+    }
+    report(&format!("no labels, off at most by\n{worst}"));
+}

@@ -1,0 +1,164 @@
+//! Devices that are chosen, lost, or compute something else: typed errors, no panic, no hang.
+
+use softxent::{Accuracy, AdapterChoice, Engine, Error, Strategy, adapters};
+
+use crate::cases::{Kind, Shape, generate};
+use crate::checks::ONE_PASS;
+use crate::common::{gpu, sibling};
+
+#[test]
+fn adapters_are_chosen_by_place_or_by_a_part_of_the_name() {
+    let engine = gpu!();
+    let names: Vec<String> = pollster::block_on(adapters())
+        .iter()
+        .map(|one| one.get_info().name)
+        .collect();
+    assert!(names.contains(&engine.adapter_info().name));
+    let first = Engine::new_blocking(&AdapterChoice::Index(0)).unwrap();
+    assert_eq!(first.adapter_info().name, names[0]);
+    assert_eq!(first.accuracy(), Accuracy::Full);
+    // A part of the name, in any case.
+    let part: String = names[0].to_uppercase().chars().take(6).collect();
+    let named = Engine::new_blocking(&part.parse().unwrap()).unwrap();
+    assert!(named.adapter_info().name.to_uppercase().contains(&part));
+
+    let listed: Vec<String> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| format!("{i} = {name}"))
+        .collect();
+    for wanted in ["no such adapter", "99"] {
+        match Engine::new_blocking(&wanted.parse().unwrap()) {
+            Err(error @ Error::AdapterNotFound { .. }) => assert_eq!(
+                error.to_string(),
+                format!(
+                    "no adapter matches `{wanted}`; there is: {}",
+                    listed.join(", ")
+                )
+            ),
+            other => panic!("{wanted}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_choice_is_read_from() {
+    for (text, choice) in [
+        ("", AdapterChoice::Auto),
+        ("auto", AdapterChoice::Auto),
+        ("1", AdapterChoice::Index(1)),
+        ("RTX", AdapterChoice::Name("RTX".to_owned())),
+        ("-1", AdapterChoice::Name("-1".to_owned())),
+    ] {
+        assert_eq!(text.parse(), Ok(choice));
+    }
+}
+
+/// Each call on a lost device says so; a new engine is none the worse for it.
+#[test]
+fn a_lost_device_is_an_error() {
+    let shared = gpu!();
+    let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
+    let kernel = Strategy::RowPerInvocation;
+    let doomed = Engine::new_blocking(&AdapterChoice::Auto).unwrap();
+    let expected = case.run(&doomed, kernel);
+    doomed.device().destroy();
+    for _ in 0..2 {
+        for kernel in Strategy::ALL {
+            match case.try_run(&doomed, kernel) {
+                Err(error @ Error::DeviceLost { .. }) => {
+                    assert!(
+                        error
+                            .to_string()
+                            .contains("this engine is dead: make a new one"),
+                        "{error}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let self_test = pollster::block_on(doomed.self_test());
+    assert!(
+        matches!(self_test, Err(Error::DeviceLost { .. })),
+        "{self_test:?}"
+    );
+    // The caller's own mistakes come first.
+    let mut wrong = case.clone();
+    wrong.logits.pop();
+    assert!(matches!(
+        wrong.try_run(&doomed, kernel),
+        Err(Error::Length { .. })
+    ));
+    let revived = Engine::new_blocking(&AdapterChoice::Auto).unwrap();
+    assert_eq!(case.run(&revived, kernel), expected);
+    assert_eq!(case.run(shared, kernel), expected);
+}
+
+/// A device that was borrowed has no handler of ours; its loss is an error all the same.
+#[test]
+fn a_lost_borrowed_device_is_an_error() {
+    let _ = gpu!();
+    let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
+    let owner = Engine::new_blocking(&AdapterChoice::Auto).unwrap();
+    let guest = sibling(&owner);
+    case.run(&guest, Strategy::RowPerInvocation);
+    owner.device().destroy();
+    let lost = case.try_run(&guest, Strategy::RowPerInvocation);
+    assert!(lost.is_err(), "{lost:?}");
+}
+
+/// A driver that miscomputes, as the shaders' text: what the self-test says of it.
+#[test]
+fn the_self_test_finds_a_driver_that_miscomputes() {
+    let engine = gpu!();
+    let edited = |from: &'static str, to: &'static str| {
+        sibling(engine).with_edited_shaders(move |_, text| text.replace(from, to))
+    };
+    let test = |engine: &Engine| pollster::block_on(engine.self_test());
+    assert_eq!(test(&sibling(engine)).unwrap(), Accuracy::Full);
+
+    for (bug, from, to, check) in [
+        (
+            "classification by bits is optimised away",
+            "return (bits & 0x7f800000u) != 0x7f800000u;",
+            "return true;",
+            "telling NaN and infinity by their bits",
+        ),
+        (
+            "an invocation reads its own value for its neighbour's",
+            "leaves[local] = leaves[local] + leaves[local + apart];",
+            "leaves[local] = leaves[local] + leaves[local];",
+            "a tree across a workgroup",
+        ),
+        (
+            "integers are wrong",
+            "let column = u32(label);",
+            "let column = u32(label) + 1u;",
+            "the loss and the gradient of a known row",
+        ),
+    ] {
+        match test(&edited(from, to)) {
+            Err(error @ Error::SelfTest { check: found, .. }) => {
+                assert_eq!(found, check, "{bug}");
+                let adapter = &engine.adapter_info().name;
+                let start = format!("the self-test failed on `{adapter}`: {check} gave ");
+                assert!(error.to_string().starts_with(&start), "{error}");
+            }
+            other => panic!("{bug}: {other:?}"),
+        }
+    }
+
+    // A driver that simplifies (a + b) − a: less accurate, and still of use.
+    let two_sum = "return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));";
+    let reduced = edited(two_sum, "return vec2<f32>(sum, 0.0);");
+    assert_eq!(test(&reduced).unwrap(), Accuracy::Reduced);
+    let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
+    for kernel in Strategy::ALL {
+        let (loss, exact) = (
+            case.run(&reduced, kernel).loss.unwrap(),
+            case.oracle().loss.unwrap(),
+        );
+        approx::assert_relative_eq!(f64::from(loss), exact, max_relative = 1e-5);
+    }
+}

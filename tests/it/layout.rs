@@ -1,0 +1,234 @@
+//! What the host and the shaders must agree on, read from the text of every variant by naga:
+//! bindings, the parameter block, constants, entry points, override constants. No GPU.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use naga::{AddressSpace, Expression, Literal, StorageAccess, TypeInner};
+use softxent::kernel::{
+    ACCUMULATOR_WORDS, Access, NOT_WANTED, Params, ROW_STATE_WORDS, STATUS_WORDS, Slot, Variant,
+};
+use softxent::plan::Pass;
+
+struct Parsed {
+    variant: Variant,
+    text: String,
+    module: naga::Module,
+}
+
+fn all() -> Vec<Parsed> {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    let parse = |variant: Variant| {
+        let text = variant.wgsl();
+        let module = naga::front::wgsl::parse_str(&text)
+            .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
+        Validator::new(ValidationFlags::all(), Capabilities::default())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
+        Parsed {
+            variant,
+            text,
+            module,
+        }
+    };
+    Variant::all().into_iter().map(parse).collect()
+}
+
+impl Parsed {
+    /// The u32 constants by name.
+    fn constants(&self) -> BTreeMap<&str, u32> {
+        let of = |constant: &'_ naga::Constant| match self.module.global_expressions[constant.init]
+        {
+            Expression::Literal(Literal::U32(value)) => Some(value),
+            _ => None,
+        };
+        let named = self
+            .module
+            .constants
+            .iter()
+            .filter_map(|(_, constant)| Some((constant.name.as_deref()?, of(constant)?)));
+        named.collect()
+    }
+}
+
+#[test]
+fn there_are_as_many_variants_as_the_house_allows() {
+    let ids: BTreeSet<String> = Variant::all().iter().map(ToString::to_string).collect();
+    // Per loop: 4 without labels, and for index and dense labels 4 without a gradient and 3 with
+    // each of the two places for one.
+    assert_eq!(Variant::all().len(), 3 + 2 * (4 + 2 * (4 + 2 * 3)));
+    assert_eq!(ids.len(), Variant::all().len(), "two variants have one id");
+}
+
+#[test]
+fn every_variant_binds_what_it_says() {
+    for Parsed {
+        variant, module, ..
+    } in all()
+    {
+        let mut bound: Vec<(u32, String, Access)> = Vec::new();
+        for (_, global) in module.global_variables.iter() {
+            let Some(binding) = &global.binding else {
+                continue;
+            };
+            assert_eq!(binding.group, 0, "{variant}");
+            let access = match global.space {
+                AddressSpace::Uniform => Access::Uniform,
+                AddressSpace::Storage { access } if access == StorageAccess::LOAD => Access::Read,
+                AddressSpace::Storage { access }
+                    if access == StorageAccess::LOAD | StorageAccess::STORE =>
+                {
+                    Access::ReadWrite
+                }
+                other => panic!("{variant}: a binding in {other:?}"),
+            };
+            bound.push((
+                binding.binding,
+                global.name.clone().unwrap_or_default(),
+                access,
+            ));
+        }
+        bound.sort_by_key(|(number, ..)| *number);
+        let said: Vec<_> = variant
+            .slots()
+            .into_iter()
+            .map(|(slot, access)| (slot as u32, slot.name().to_owned(), access))
+            .collect();
+        assert_eq!(bound, said, "{variant}");
+        let storage = said
+            .iter()
+            .filter(|(.., access)| *access != Access::Uniform);
+        assert!(
+            storage.count() <= 8,
+            "{variant}: WebGPU promises 8 storage buffers"
+        );
+        assert_eq!(said[0].0, Slot::Params as u32, "{variant}");
+    }
+}
+
+#[test]
+fn every_variant_has_one_entry_point_of_its_name() {
+    for Parsed {
+        variant, module, ..
+    } in all()
+    {
+        let names: Vec<&str> = module
+            .entry_points
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
+        assert_eq!(names, [variant.entry_point()]);
+        let overrides: BTreeSet<&str> = module
+            .overrides
+            .iter()
+            .filter_map(|(_, one)| one.name.as_deref())
+            .collect();
+        let pass = Pass {
+            variant,
+            workgroup_size: 64,
+            option: true,
+        };
+        let given: BTreeSet<&str> = pass.constants().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(overrides, given, "{variant}: override constants");
+    }
+}
+
+macro_rules! members {
+    ($($name:ident)*) => {
+        [$((stringify!($name), core::mem::offset_of!(Params, $name)),)*]
+    };
+}
+
+#[test]
+fn params_are_the_same_bytes() {
+    let host = members!(rows classes zero ignore_index logits_start labels_start upstream_start
+        softmax_start log_softmax_start grad_start losses_start lse_start predictions_start
+        row_states_start accumulators_start upstream_stride gradient_scale denominator rows_before
+        reserved);
+    assert_eq!(
+        host.len() * 4,
+        size_of::<Params>(),
+        "a member is missing in this list"
+    );
+    for Parsed {
+        variant, module, ..
+    } in all()
+    {
+        let block = module
+            .types
+            .iter()
+            .find(|(_, ty)| ty.name.as_deref() == Some("Params"));
+        let Some((
+            _,
+            naga::Type {
+                inner: TypeInner::Struct { members, span },
+                ..
+            },
+        )) = block
+        else {
+            panic!("{variant}: no struct Params");
+        };
+        let device: Vec<_> = members
+            .iter()
+            .map(|member| {
+                (
+                    member.name.as_deref().unwrap_or_default(),
+                    member.offset as usize,
+                )
+            })
+            .collect();
+        assert_eq!(device, host, "{variant}");
+        assert_eq!(*span as usize, size_of::<Params>(), "{variant}");
+    }
+}
+
+#[test]
+fn constants_are_the_same_numbers() {
+    let mut seen = BTreeSet::new();
+    for parsed in all() {
+        let (variant, constants) = (parsed.variant, parsed.constants());
+        for (name, expected) in [
+            ("STATUS_WORDS", STATUS_WORDS as u32),
+            ("NOT_WANTED", NOT_WANTED),
+            ("LANES", 32),
+            ("BLOCK", 1024),
+            ("SLOT", 4),
+            ("LANE_STEP", 128),
+        ] {
+            if let Some(&found) = constants.get(name) {
+                assert_eq!(found, expected, "{variant}: {name}");
+                seen.insert(name);
+            }
+        }
+        if let (Some(slots), Some(words), Some(limbs)) = (
+            constants.get("SUM_SLOTS"),
+            constants.get("SLOT_WORDS"),
+            constants.get("LIMBS"),
+        ) {
+            assert_eq!(
+                STATUS_WORDS as u32 + slots * words,
+                ACCUMULATOR_WORDS as u32,
+                "{variant}"
+            );
+            assert_eq!(2 * limbs, *words, "{variant}");
+            // Bit 0 weighs 2⁻¹⁴⁹, and 2³² of the largest f32 still fit.
+            assert!(32 * limbs >= 278 + 32, "{variant}");
+            assert!(constants["LOSS"] < STATUS_WORDS as u32, "{variant}");
+            seen.insert("SUM_SLOTS");
+        }
+        // A row's state starts at a multiple of its words, and no word is past them.
+        let stride = format!("params.row_states_start + {ROW_STATE_WORDS}u * row");
+        if matches!(variant, Variant::Row { .. } | Variant::FinishRows) {
+            assert_eq!(parsed.text.matches(&stride).count(), 1, "{variant}");
+            assert!(
+                !parsed.text.contains(&format!("at + {ROW_STATE_WORDS}u")),
+                "{variant}"
+            );
+            seen.insert("ROW_STATE_WORDS");
+        }
+    }
+    assert_eq!(
+        seen.len(),
+        8,
+        "some constant is nowhere to be found: {seen:?}"
+    );
+}

@@ -1,0 +1,290 @@
+//! Planted bugs: each edits the text of the shaders, and a named check has to notice. Tests that
+//! no bug can fail are no tests.
+//!
+//! Whether a missing barrier shows is the driver's affair. A driver on the processor runs the SIMD
+//! groups of a workgroup one after the other from barrier to barrier, so there a group that reads
+//! what later ones write reads it too early, every time; elsewhere these bugs may get by. Whether
+//! (a + b) − a is simplified is the driver's affair too: Mesa does it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use softxent::Strategy;
+
+use crate::checks::named;
+use crate::common::{gpu, report, sibling};
+
+const INVOCATION: &[Strategy] = &[Strategy::RowPerInvocation];
+const WORKGROUP: &[Strategy] = &[Strategy::RowPerWorkgroup];
+const BOTH: &[Strategy] = &Strategy::ALL;
+
+/// A bug, the kernels it is planted in, the text it replaces and by what, and the check that fails.
+type Bug = (
+    &'static str,
+    &'static [Strategy],
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+const BUGS: &[Bug] = &[
+    (
+        "the last column is dropped",
+        BOTH,
+        "let last = params.classes - 1u;",
+        "let last = max(params.classes, 2u) - 2u;",
+        "last_columns",
+    ),
+    (
+        "no barrier between a block's maxima and their reader",
+        WORKGROUP,
+        "lane_keys[local] = lane_top(row, column, end);\n    workgroupBarrier();",
+        "lane_keys[local] = lane_top(row, column, end);",
+        "last_columns",
+    ),
+    (
+        "no barrier between the lanes' sums and their reader",
+        WORKGROUP,
+        "        workgroupBarrier();\n        if lane == 0u {",
+        "        if lane == 0u {",
+        "one_tree",
+    ),
+    (
+        "no barrier between the blocks' states and their reader",
+        WORKGROUP,
+        "        workgroupBarrier();\n        if local == 0u {",
+        "        if local == 0u {",
+        "block_maxima",
+    ),
+    (
+        "no barrier between the row's flags and their reader",
+        WORKGROUP,
+        "        row_state = pop_all();\n    }\n    workgroupBarrier();",
+        "        row_state = pop_all();\n    }",
+        "poisoned_rows",
+    ),
+    (
+        "a lane keeps its first slot's maximum",
+        BOTH,
+        "return Top(max(top.x, highest),",
+        "return Top(select(highest, top.x, top.live),",
+        "block_maxima",
+    ),
+    (
+        "sums are not brought to the larger maximum",
+        BOTH,
+        "rescale = exp_gap(low.top, high.top);",
+        "rescale = 1.0;",
+        "block_maxima",
+    ),
+    (
+        "a block's probabilities keep the block's own maximum",
+        BOTH,
+        "return veil(exp_gap(block_top, done.state.top) * done.inverse);",
+        "return done.inverse;",
+        "block_maxima",
+    ),
+    (
+        "a block is merged twice",
+        BOTH,
+        "            state = merge(pile[level], state);\n        }",
+        "            state = merge(pile[level], merge(pile[level], state));\n        }",
+        "block_maxima",
+    ),
+    (
+        "the maximum that the lower state left out is forgotten",
+        BOTH,
+        "low.sums[0] = veil(low.sums[0] + 1.0);",
+        "",
+        "block_maxima",
+    ),
+    (
+        "steps of a lane overlap",
+        BOTH,
+        "const LANE_STEP = 128u;",
+        "const LANE_STEP = 124u;",
+        "last_columns",
+    ),
+    (
+        "all entries at the maximum are left out",
+        BOTH,
+        "without_maximum(lanes, lanes[1] - 1.0)",
+        "without_maximum(lanes, 0.0)",
+        "ties",
+    ),
+    (
+        "of equal maxima the later block's wins",
+        BOTH,
+        "right.top > left.top",
+        "right.top >= left.top",
+        "ties",
+    ),
+    (
+        "lanes merge in another order",
+        WORKGROUP,
+        "let lane = first_lane + 4u * group;",
+        "let lane = first_lane + 4u * ((group + 1u) % 8u);",
+        "one_tree",
+    ),
+    (
+        "the label is off by one",
+        BOTH,
+        "let column = u32(label);",
+        "let column = u32(label) + 1u;",
+        "every_label",
+    ),
+    (
+        "ignored rows are not",
+        BOTH,
+        "if label == params.ignore_index {",
+        "if label == params.ignore_index && params.zero != 0u {",
+        "ignored_rows",
+    ),
+    (
+        "the gradient at the label is p - 1",
+        BOTH,
+        "return -veil(done.label.others * done.inverse) * done.scale;",
+        "return (p - 1.0) * done.scale;",
+        "confident_rows",
+    ),
+    (
+        "1 + s rounds away the s",
+        BOTH,
+        "let one_plus = two_sum(1.0, s);",
+        "let one_plus = vec2<f32>(1.0 + s, 0.0);",
+        "confident_rows",
+    ),
+    (
+        "the rounding error of z - m is dropped",
+        BOTH,
+        "let r_low = fma(n, -LN_2_LOW, gap.y);",
+        "let r_low = n * -LN_2_LOW;",
+        "confident_rows",
+    ),
+    (
+        "a compiler sees through sums that must round",
+        BOTH,
+        "return bitcast<f32>(bitcast<u32>(value) ^ params.zero);",
+        "return value;",
+        "confident_rows",
+    ),
+    (
+        "the gradient forgets the sum of the weights",
+        BOTH,
+        "(veil(p * done.label.weight) -",
+        "(veil(p) -",
+        "dense_weights",
+    ),
+    (
+        "a merge leaves the weighted gaps where they were",
+        BOTH,
+        "high.z + (low.z + veil(low.w * drop)),",
+        "high.z + low.z,",
+        "dense_weights",
+    ),
+    (
+        "NaN and masked classes count as finite",
+        BOTH,
+        "let live = (bits & vec4<u32>(EXPONENT)) != vec4<u32>(EXPONENT);",
+        "let live = bits != vec4<u32>(0x7f800000u);",
+        "poisoned_rows",
+    ),
+    (
+        "NaN and infinity go unnoticed",
+        BOTH,
+        "        seen |= POISONED;\n    }\n    return Slot(",
+        "    }\n    return Slot(",
+        "poisoned_rows",
+    ),
+    (
+        "a slot is read again after it was written",
+        INVOCATION,
+        "                write_slot(row, column, done, top, factor);",
+        "                write_slot(row, column, done, top, factor);\n                write_slot(row, column, done, top, factor);",
+        "in_place",
+    ),
+    (
+        "a slot is read again after it was written",
+        WORKGROUP,
+        "                write_slot(row, at, done, top, factor);",
+        "                write_slot(row, at, done, top, factor);\n                write_slot(row, at, done, top, factor);",
+        "in_place",
+    ),
+    (
+        "a carry is dropped",
+        INVOCATION,
+        "let carry = add_limb(at, low);",
+        "let carry = min(add_limb(at, low), 0u);",
+        "exact_sums",
+    ),
+    (
+        "ties round up",
+        INVOCATION,
+        "half && (sticky || (kept & 1u) == 1u)",
+        "half",
+        "exact_sums",
+    ),
+    (
+        "what is below a tie is not looked at",
+        INVOCATION,
+        "sticky |= larger[l] != 0u;",
+        "",
+        "exact_sums",
+    ),
+    (
+        "a borrow is dropped",
+        INVOCATION,
+        "borrow = select(0u, 1u, wrapped || minuend < taken);",
+        "borrow = 0u;",
+        "exact_sums",
+    ),
+];
+
+fn shows_by_driver(bug: &str) -> bool {
+    bug.starts_with("no barrier") || bug.starts_with("a compiler")
+}
+
+/// Plants the bugs of a kernel; those of both kernels' common end count as the first one's.
+fn plant(kernel: Strategy) {
+    let engine = gpu!();
+    let started = Instant::now();
+    let (mut passed, mut missed) = (HashSet::new(), Vec::new());
+    for &(bug, _, from, to, check) in BUGS.iter().filter(|bug| bug.1.contains(&kernel)) {
+        let changed = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&changed);
+        let edited = sibling(engine).with_edited_shaders(move |_, text| {
+            seen.fetch_add(text.matches(from).count(), Ordering::Relaxed);
+            text.replace(from, to)
+        });
+        if passed.insert(check) {
+            named(check)(engine, kernel).unwrap_or_else(|why| panic!("{check}, unedited: {why}"));
+        }
+        match named(check)(&edited, kernel) {
+            Err(why) => println!("{bug}: {check}: {why:.150}"),
+            Ok(()) if shows_by_driver(bug) && !engine.profile().software => {
+                println!("{bug}: {check} passes: the driver hides it");
+            }
+            Ok(()) => missed.push(format!("{bug}: {check} passes")),
+        }
+        let changed = changed.load(Ordering::Relaxed);
+        assert!(changed > 0, "{bug}: the text to replace is gone: {from}");
+    }
+    report(&format!(
+        "planted in {}: {:.1?}",
+        kernel.name(),
+        started.elapsed()
+    ));
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn every_bug_in_row_per_invocation_fails_its_check() {
+    plant(Strategy::RowPerInvocation);
+}
+
+#[test]
+fn every_bug_in_row_per_workgroup_fails_its_check() {
+    plant(Strategy::RowPerWorkgroup);
+}
