@@ -22,7 +22,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// Loss, gradient, softmax and more of your own .npy files
     #[command(after_help = EXAMPLES, after_long_help = LONG_EXAMPLES)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// The adapters of this system and whether they compute correctly
     Info(InfoArgs),
 }
