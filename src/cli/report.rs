@@ -233,7 +233,7 @@ pub fn digits(value: f32) -> String {
 /// Right answers and their share.
 pub fn accuracy(correct: u64, of: u64) -> String {
     match of {
-        0 => "none: every row is ignored".to_owned(),
+        0 => "none: no row counts".to_owned(),
         _ => format!(
             "{:.2} %, {correct} of {}",
             100.0 * correct as f64 / of as f64,
