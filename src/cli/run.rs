@@ -164,9 +164,7 @@ impl Input {
         if let Some(labels) = &labels {
             check_labels(labels, rows, classes, args)?;
         }
-        if let Some(upstream) = &upstream
-            && upstream.shape != [rows]
-        {
+        if let Some(upstream) = upstream.as_ref().filter(|array| array.shape != [rows]) {
             return Err(Failure::Message(format!(
                 "{}: shape {:?}, where [{rows}] is needed: one number per row of the logits",
                 upstream.path.display(),
