@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf, is_separator};
 
 use tempfile::TempPath;
@@ -77,6 +77,13 @@ pub enum Dtype {
     U64,
 }
 
+impl Dtype {
+    /// Whether it holds floats; integers otherwise.
+    pub fn is_float(self) -> bool {
+        matches!(self, Dtype::F32 | Dtype::F64)
+    }
+}
+
 /// Code less byte order, type, bytes, NumPy's name.
 const DTYPES: [(&[u8], Dtype, usize, &str); 10] = [
     (b"f4", Dtype::F32, 4, "float32"),
@@ -98,10 +105,10 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// An open array: its header agrees with the length of the file, its values are still on disk.
+/// An open array: its header agrees with the length of its source, its values are still to be read.
 #[derive(Debug)]
-pub struct Npy {
-    /// As given to [`open`].
+pub struct Npy<S = File> {
+    /// As given to [`open`], or the name of an array in memory.
     pub path: PathBuf,
     /// What is stored, whatever it is read as.
     pub dtype: Dtype,
@@ -109,25 +116,34 @@ pub struct Npy {
     pub shape: Vec<usize>,
     values: usize,
     big_endian: bool,
-    file: File,
+    source: S,
 }
 
-/// Opens an array and checks everything but its values.
+/// Opens a file and checks everything but its values.
 pub fn open(path: &Path) -> Result<Npy, NpyError> {
-    let no = |why: String| refuse(path, format!("{why}; {FORMAT}"));
+    let no = |why: &str| refuse(path, format!("{why}; {FORMAT}"));
     // Before it is opened: to open a pipe is to wait for its writer.
     let kind = fs::metadata(path).map_err(io(path, "open it"))?;
     if kind.is_dir() {
-        return no("a directory, not a file".into());
+        return no("a directory, not a file");
     }
     if !kind.is_file() {
-        return no("a pipe or device, not a regular file".into());
+        return no("a pipe or device, not a regular file");
     }
-    let mut file = File::open(path).map_err(io(path, "open it"))?;
+    let file = File::open(path).map_err(io(path, "open it"))?;
     let found = file.metadata().map_err(io(path, "measure it"))?.len();
+    parse(path, file, found)
+}
 
+/// [`open`] for an array in memory, under a name for messages.
+pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Npy<Cursor<&'static [u8]>>, NpyError> {
+    parse(Path::new(name), Cursor::new(bytes), bytes.len() as u64)
+}
+
+fn parse<S: Read + Seek>(path: &Path, mut source: S, found: u64) -> Result<Npy<S>, NpyError> {
+    let no = |why: String| refuse(path, format!("{why}; {FORMAT}"));
     let mut start = vec![0; found.min(CHUNK as u64) as usize];
-    fill(&file, path, &mut start)?;
+    fill(&mut source, path, &mut start)?;
     let (preamble, length) = match start.strip_prefix(MAGIC) {
         Some(&[1, 0, a, b, ..]) => (10, u16::from_le_bytes([a, b]).into()),
         Some(&[2 | 3, 0, a, b, c, d, ..]) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
@@ -180,7 +196,8 @@ pub fn open(path: &Path) -> Result<Npy, NpyError> {
         let why = format!("{found} bytes, not {header} of header and {data} of data");
         return no(format!("{why} ({dtype}, shape {shape:?})"));
     }
-    file.seek(SeekFrom::Start(header))
+    source
+        .seek(SeekFrom::Start(header))
         .map_err(io(path, "read it"))?;
     Ok(Npy {
         path: path.into(),
@@ -188,13 +205,13 @@ pub fn open(path: &Path) -> Result<Npy, NpyError> {
         shape,
         values,
         big_endian: *order == b'>',
-        file,
+        source,
     })
 }
 
-impl Npy {
+impl<S: Read> Npy<S> {
     /// The values of a float array. Those of `f8` are rounded to nearest, if too large to infinity.
-    pub fn read_f32(self) -> Result<Vec<f32>, NpyError> {
+    pub fn read_f32(mut self) -> Result<Vec<f32>, NpyError> {
         match self.dtype {
             Dtype::F32 => self.decode(f32::from_le_bytes),
             Dtype::F64 => self.decode(|b| f64::from_le_bytes(b) as f32),
@@ -203,7 +220,7 @@ impl Npy {
     }
 
     /// The values of an integer array, exactly.
-    pub fn read_i64(self) -> Result<Vec<i64>, NpyError> {
+    pub fn read_i64(mut self) -> Result<Vec<i64>, NpyError> {
         match self.dtype {
             Dtype::I8 => self.decode(|b| i8::from_le_bytes(b).into()),
             Dtype::I16 => self.decode(|b| i16::from_le_bytes(b).into()),
@@ -234,12 +251,15 @@ impl Npy {
     }
 
     /// `N` is the size of the stored type.
-    fn decode<T, const N: usize>(&self, value: impl Fn([u8; N]) -> T) -> Result<Vec<T>, NpyError> {
+    fn decode<T, const N: usize>(
+        &mut self,
+        value: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, NpyError> {
         let mut values = reserve(&self.path, self.values)?;
         let mut buffer = vec![0; CHUNK];
         while values.len() < self.values {
             let chunk = &mut buffer[..(self.values - values.len()).min(CHUNK / N) * N];
-            fill(&self.file, &self.path, chunk)?;
+            fill(&mut self.source, &self.path, chunk)?;
             values.extend(chunk.chunks_exact(N).map(|stored| {
                 let mut bytes = [0; N];
                 bytes.copy_from_slice(stored);
@@ -261,8 +281,8 @@ fn reserve<T>(path: &Path, values: usize) -> Result<Vec<T>, NpyError> {
 }
 
 /// A file that shrinks while it is read ends up here as an unexpected end.
-fn fill(mut file: &File, path: &Path, bytes: &mut [u8]) -> Result<(), NpyError> {
-    file.read_exact(bytes).map_err(io(path, "read all of it"))
+fn fill(source: &mut impl Read, path: &Path, bytes: &mut [u8]) -> Result<(), NpyError> {
+    source.read_exact(bytes).map_err(io(path, "read all of it"))
 }
 
 /// The number of values, if they could be addressed even with every empty dimension 1.
@@ -388,22 +408,12 @@ impl Pending {
     }
 }
 
-/// Writes a `float32` array.
-pub fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), NpyError> {
-    stage_f32(path, shape, data)?.commit()
-}
-
-/// Writes an `int64` array.
-pub fn write_i64(path: &Path, shape: &[usize], data: &[i64]) -> Result<(), NpyError> {
-    stage_i64(path, shape, data)?.commit()
-}
-
-/// The first half of [`write_f32`]: of several outputs all are staged before one is committed.
+/// Writes a `float32` array beside its target: all outputs are staged before one is committed.
 pub fn stage_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<Pending, NpyError> {
     stage(path, "<f4", shape, data, f32::to_le_bytes)
 }
 
-/// The first half of [`write_i64`].
+/// Writes an `int64` array beside its target.
 pub fn stage_i64(path: &Path, shape: &[usize], data: &[i64]) -> Result<Pending, NpyError> {
     stage(path, "<i8", shape, data, i64::to_le_bytes)
 }
@@ -527,6 +537,14 @@ mod tests {
 
     fn bits(values: &[f32]) -> Vec<u32> {
         values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), NpyError> {
+        stage_f32(path, shape, data)?.commit()
+    }
+
+    fn write_i64(path: &Path, shape: &[usize], data: &[i64]) -> Result<(), NpyError> {
+        stage_i64(path, shape, data)?.commit()
     }
 
     fn names(folder: &TempDir) -> Vec<String> {

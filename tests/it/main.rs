@@ -6,6 +6,7 @@
 mod agreement;
 mod cases;
 mod checks;
+mod cli;
 mod common;
 mod device;
 mod edges;

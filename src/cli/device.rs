@@ -1,0 +1,165 @@
+//! An adapter or the processor: where a problem is run, and what is reported of it.
+
+use std::time::{Duration, Instant};
+
+use softxent::wgpu::{AdapterInfo, DeviceType};
+use softxent::{
+    AdapterChoice, Batch, Engine, Error, Plan, Problem, Results, Times, Wanted, reference,
+};
+
+use super::args::DeviceArg;
+
+/// Where problems are run.
+pub struct Device {
+    /// `None` is the processor.
+    engine: Option<Engine>,
+    /// What it took to get here.
+    setup: Duration,
+    /// What to tell the user about the choice.
+    pub note: Option<String>,
+}
+
+/// A problem that has been run.
+pub struct Outcome {
+    pub results: Results,
+    pub times: Times,
+}
+
+impl Device {
+    /// Opens what was asked for; only [`DeviceArg::Auto`] settles for the processor, and only where
+    /// there is no adapter at all.
+    pub fn open(choice: &DeviceArg) -> Result<Device, Error> {
+        let started = Instant::now();
+        let (engine, note) = match choice {
+            DeviceArg::Cpu => (None, None),
+            DeviceArg::Gpu(choice) => (Some(Engine::new_blocking(choice)?), None),
+            DeviceArg::Auto => match Engine::new_blocking(&AdapterChoice::Auto) {
+                Ok(engine) => (Some(engine), None),
+                Err(error @ Error::NoAdapter { .. }) => (
+                    None,
+                    Some(format!(
+                        "note: {error}.\nnote: computing on the processor instead (f64)"
+                    )),
+                ),
+                Err(error) => return Err(error),
+            },
+        };
+        let setup = match engine {
+            Some(_) => started.elapsed(),
+            None => Duration::ZERO,
+        };
+        Ok(Device {
+            engine,
+            setup,
+            note,
+        })
+    }
+
+    /// Runs a problem.
+    pub fn run(&self, problem: &Problem, batch: &Batch<'_>) -> Result<Outcome, Error> {
+        let Some(engine) = &self.engine else {
+            let started = Instant::now();
+            let results = narrow(reference::run(problem, batch)?);
+            let kernels = started.elapsed();
+            let times = Times {
+                kernels,
+                ..Times::default()
+            };
+            return Ok(Outcome { results, times });
+        };
+        let (results, mut times) = pollster::block_on(engine.run_timed(problem, batch))?;
+        times.setup += self.setup;
+        Ok(Outcome { results, times })
+    }
+
+    /// What [`Device::run`] will do, for `--explain`.
+    pub fn explain(&self, problem: &Problem) -> Result<String, Error> {
+        match &self.engine {
+            Some(engine) => Ok(Plan::new(problem, engine.profile())?.to_string()),
+            None => Ok(format!(
+                "{} rows × {} classes on the processor, one row at a time per core, in f64",
+                problem.rows(),
+                problem.classes()
+            )),
+        }
+    }
+
+    /// The name of the loop over the rows.
+    pub fn strategy(&self, problem: &Problem) -> Result<&'static str, Error> {
+        match &self.engine {
+            Some(engine) => Ok(Plan::new(problem, engine.profile())?.strategy.name()),
+            None => Ok("reference"),
+        }
+    }
+
+    /// The adapter; `None` is the processor.
+    pub fn adapter(&self) -> Option<&AdapterInfo> {
+        self.engine.as_ref().map(Engine::adapter_info)
+    }
+
+    /// The adapter in words.
+    pub fn describe(&self) -> String {
+        self.adapter().map_or_else(
+            || "none, computed on the processor in f64".to_owned(),
+            describe,
+        )
+    }
+}
+
+/// An adapter in words.
+pub fn describe(info: &AdapterInfo) -> String {
+    let software = match is_software(info) {
+        true => ", a software driver on the processor",
+        false => "",
+    };
+    format!("{}, {}{software}", info.name, info.backend)
+}
+
+/// Whether the driver computes on the processor.
+pub fn is_software(info: &AdapterInfo) -> bool {
+    info.device_type == DeviceType::Cpu
+}
+
+/// Its driver and the version.
+pub fn driver(info: &AdapterInfo) -> String {
+    format!("{} {}", info.driver, info.driver_info)
+        .trim()
+        .to_owned()
+}
+
+/// The results of the reference in the type of every output file.
+fn narrow(results: Results<f64>) -> Results {
+    let vector = |values: Option<Vec<f64>>| {
+        values.map(|values| values.into_iter().map(|value| value as f32).collect())
+    };
+    Results {
+        softmax: vector(results.softmax),
+        log_softmax: vector(results.log_softmax),
+        grad: vector(results.grad),
+        losses: vector(results.losses),
+        lse: vector(results.lse),
+        loss: results.loss.map(|loss| loss as f32),
+        predictions: results.predictions,
+        correct: results.correct,
+        valid_rows: results.valid_rows,
+        nan_rows: results.nan_rows,
+        first_nan_row: results.first_nan_row,
+    }
+}
+
+/// The values of one of the `f32` outputs.
+pub fn floats(results: &Results, wanted: Wanted) -> Option<&[f32]> {
+    match wanted {
+        Wanted::Softmax => results.softmax.as_deref(),
+        Wanted::LogSoftmax => results.log_softmax.as_deref(),
+        Wanted::Grad => results.grad.as_deref(),
+        Wanted::Losses => results.losses.as_deref(),
+        Wanted::Lse => results.lse.as_deref(),
+        // The reduced loss is one number, else it is the losses.
+        Wanted::Loss => match &results.loss {
+            Some(loss) => Some(std::slice::from_ref(loss)),
+            None => results.losses.as_deref(),
+        },
+        Wanted::Predictions => None,
+    }
+}

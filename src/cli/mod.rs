@@ -1,0 +1,97 @@
+//! The command line: arguments, files and tables around the library.
+
+mod args;
+mod demo;
+mod device;
+mod info;
+mod npy;
+mod report;
+mod run;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+
+/// Why a command ends without its result.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Arguments that do not go together; exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// What was found and what to do; exit code 1.
+    #[error("{0}")]
+    Message(String),
+    #[error(transparent)]
+    Npy(#[from] npy::NpyError),
+    #[error(transparent)]
+    Library(#[from] softxent::Error),
+    /// Standard output takes no more.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Runs the command that was typed.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        None => info::bare(),
+        Some(Command::Demo(args)) => demo::demo(&args),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Info(args)) => info::info(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough of it.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Usage(message)) => {
+            let mut command = Cli::command();
+            command.build();
+            let run = command.find_subcommand_mut("run");
+            run.expect("declared above")
+                .error(ErrorKind::ArgumentConflict, message)
+                .exit()
+        }
+        Err(failure) => {
+            say(&format!("error: {failure}{}", way_out(&failure)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What still works where a device does not.
+fn way_out(failure: &Failure) -> &'static str {
+    use softxent::Error;
+    match failure {
+        Failure::Library(
+            Error::NoAdapter { .. }
+            | Error::DeviceRefused { .. }
+            | Error::RowTooWide { .. }
+            | Error::DeviceTooSmall { .. }
+            | Error::DeviceLost { .. }
+            | Error::Driver { .. }
+            | Error::Timeout { .. }
+            | Error::SelfTest { .. }
+            | Error::OutOfMemory {
+                place: "device", ..
+            },
+        ) => "\nhint: --device cpu computes without a GPU",
+        _ => "",
+    }
+}
+
+/// One message on standard error. Nobody can be told where that is closed.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// Writes all of the output at once.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
