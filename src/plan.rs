@@ -158,7 +158,7 @@ impl Plan {
         };
         if device.software && problem.classes() > columns {
             return Err(Error::RowTooWide {
-                what: "one invocation of a software driver",
+                what: "what a software driver can loop over",
                 needed: 4 * problem.classes() as u64,
                 limit: 4 * columns as u64,
             });
@@ -290,16 +290,19 @@ pub fn fold(groups: u32, most: u32) -> [u32; 2] {
     [groups.div_ceil(height), height]
 }
 
+fn count(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} rows × {} classes in {} chunk{} of at most {} rows",
-            self.rows,
-            self.classes,
-            self.chunks(),
-            if self.chunks() == 1 { "" } else { "s" },
-            self.rows_per_chunk
+            "{} × {} in {} of at most {}",
+            count(self.rows, "row", "rows"),
+            count(self.classes, "class", "classes"),
+            count(self.chunks(), "chunk", "chunks"),
+            count(self.rows_per_chunk, "row", "rows"),
         )?;
         for pass in &self.passes {
             writeln!(

@@ -320,13 +320,13 @@ fn no_plan_is_an_error_that_says_why() {
             loss_grad(1, 131_073),
             SOFTWARE,
             invocation,
-            "one row needs 524292 bytes in one invocation of a software driver, and this device allows 524288; run it on the CPU, or on a device with larger buffers",
+            "one row needs 524292 bytes in what a software driver can loop over, and this device allows 524288; run it on the CPU, or on a device with larger buffers",
         ),
         (
             loss_grad(1, 8192 * 256 + 1),
             SOFTWARE,
             workgroup,
-            "one row needs 8388612 bytes in one invocation of a software driver, and this device allows 8388608; run it on the CPU, or on a device with larger buffers",
+            "one row needs 8388612 bytes in what a software driver can loop over, and this device allows 8388608; run it on the CPU, or on a device with larger buffers",
         ),
     ] {
         let error = Plan::with_strategy(&problem.build().unwrap(), &device, strategy);
