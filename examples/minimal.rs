@@ -9,13 +9,12 @@ fn main() -> softxent::Result<()> {
         .want([Wanted::Loss, Wanted::Grad])
         .build()?;
     let logits = [2.0, 1.0, 0.1, 0.5, 2.5, 0.0];
-    let labels = Labels::Index(&[0_i64, 1]);
     let batch = Batch {
         logits: &logits,
-        labels,
+        labels: Labels::Index(&[0_i64, 1]),
         upstream: &[],
     };
     let results = engine.run_blocking(&problem, &batch)?;
-    println!("loss {:?}\ngrad {:?}", results.loss, results.grad);
+    println!("loss {:?}, gradient {:?}", results.loss, results.grad);
     Ok(())
 }

@@ -232,3 +232,23 @@ fn constants_are_the_same_numbers() {
         "some constant is nowhere to be found: {seen:?}"
     );
 }
+
+/// The README's library code is the example that the compiler sees.
+#[test]
+fn the_readme_shows_the_minimal_example() {
+    let bare = |text: &str| {
+        let text: String = text.split_whitespace().collect();
+        text.replace(",}", "}").replace(",)", ")")
+    };
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("```rust\n").expect("the README has code");
+    let (snippet, _) = rest.split_once("```").expect("which ends");
+    let example = bare(include_str!("../../examples/minimal.rs"));
+    for statement in snippet.split_inclusive(";\n") {
+        assert!(
+            example.contains(&bare(statement)),
+            "not in the example: {statement}"
+        );
+    }
+    assert!(snippet.lines().count() <= 9);
+}
