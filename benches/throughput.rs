@@ -32,6 +32,7 @@ const CLASSES: [usize; 13] = [
     2, 10, 16, 64, 100, 1000, 1024, 4096, 8192, 32_000, 50_257, 128_256, 262_144,
 ];
 const CHECK_CLASSES: [usize; 4] = [2, 100, 1025, 4096];
+const CHECK_ROWS: usize = 2048;
 const RUNS: usize = 20;
 const CASE_TIME: Duration = Duration::from_secs(2);
 
@@ -385,7 +386,12 @@ fn run() -> Result<(), Error> {
     );
     let mut failed = 0;
     for &classes in &options.classes {
-        let rows = ((megabytes << 20) / 4 / classes).max(1);
+        let most = if options.check {
+            CHECK_ROWS
+        } else {
+            usize::MAX
+        };
+        let rows = ((megabytes << 20) / 4 / classes).clamp(1, most);
         let mut random = Random(classes as u64);
         let logits: Vec<f32> = (0..rows * classes).map(|_| random.bell()).collect();
         let labels: Vec<i32> = (0..rows)
