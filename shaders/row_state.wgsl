@@ -23,6 +23,8 @@ struct RowState {
 }
 
 const NO_COLUMN = 0xffffffffu;
+// A label that is no column, and not NO_COLUMN either.
+const NO_LABEL = 0xfffffffeu;
 
 fn empty_state() -> RowState {
     return RowState(LOWEST, false, NO_COLUMN, Sums());

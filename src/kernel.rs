@@ -244,6 +244,10 @@ impl Variant {
                 },
                 shader!("logits/f32"),
                 match labels {
+                    LabelInput::None | LabelInput::Index => shader!("sums/plain"),
+                    LabelInput::Dense => shader!("sums/weighted"),
+                },
+                match labels {
                     LabelInput::None => shader!("labels/none"),
                     LabelInput::Index => shader!("labels/index"),
                     LabelInput::Dense => shader!("labels/dense"),
@@ -257,6 +261,10 @@ impl Variant {
                     shader!("outputs/log_softmax")
                 } else {
                     shader!("outputs/no_log_softmax")
+                },
+                match grad {
+                    GradOutput::None => "",
+                    GradOutput::Own | GradOutput::OverLogits => shader!("outputs/upstream"),
                 },
                 match grad {
                     GradOutput::None => shader!("outputs/no_grad"),

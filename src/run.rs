@@ -383,7 +383,16 @@ impl ChunkBuffers {
                 bytemuck::cast_slice_mut(&mut words).copy_from_slice(bytes);
             })
             .await?;
-            debug_assert_eq!(u64::from(words[status::VALID_ROWS]), results.valid_rows);
+            if words[status::VALID_ROWS] != results.valid_rows as u32 {
+                return Err(Error::Driver {
+                    what: "the sums of the batch".to_owned(),
+                    reason: format!(
+                        "it counted {} rows, there are {}",
+                        words[status::VALID_ROWS],
+                        results.valid_rows
+                    ),
+                });
+            }
             results.nan_rows = u64::from(words[status::NAN_ROWS]);
             results.first_nan_row =
                 (results.nan_rows > 0).then(|| u64::from(!words[status::FIRST_NAN_ROW]));

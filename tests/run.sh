@@ -22,8 +22,8 @@ has_driver() {
 
 if [ "${SOFTXENT_SKIP_GPU:-}" != 1 ] && ! has_driver; then
     as_root=
-    [ "$(id -u)" = 0 ] || as_root=sudo
-    line="$as_root apt-get update && $as_root apt-get install -y mesa-vulkan-drivers libvulkan1"
+    [ "$(id -u)" = 0 ] || as_root="sudo "
+    line="${as_root}apt-get update && ${as_root}apt-get install -y mesa-vulkan-drivers libvulkan1"
     if [ "$install" = no ]; then
         echo "No GPU driver was found. This installs a software driver:" >&2
         echo "  $line" >&2

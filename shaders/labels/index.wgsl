@@ -3,8 +3,6 @@
 
 @group(0) @binding(2) var<storage, read> labels: array<i32>;
 
-alias Sums = vec2<f32>;
-
 struct Label {
     column: u32,
     half_gap: f32,
@@ -13,29 +11,17 @@ struct Label {
     others: f32,
 }
 
-fn slot_sums(row: u32, column: u32, slot: Slot, top: f32) -> Sums {
-    return exp_sums(slot, top);
-}
-
-fn without_maximum(lanes: Sums, ties: f32) -> Sums {
-    return Sums(lanes.x + ties, 0.0);
-}
-
-fn merge_sums(high: Sums, low: Sums, rescale: f32, drop: f32) -> Sums {
-    return Sums(high.x + veil(low.x * rescale), 0.0);
-}
-
 // Never reads past the row: a bad label is noted, and its row comes out NaN.
 fn row_label(row: u32, state: RowState) -> Label {
     let label = labels[params.labels_start + row];
     if label == params.ignore_index {
         seen |= IGNORED;
-        return Label(NO_COLUMN - 1u, 0.0, 1.0, 0.0);
+        return Label(NO_LABEL, 0.0, 1.0, 0.0);
     }
     let column = u32(label);
     if label < 0 || column >= params.classes {
         seen |= BAD_LABEL;
-        return Label(NO_COLUMN - 1u, 0.0, 1.0, 0.0);
+        return Label(NO_LABEL, 0.0, 1.0, 0.0);
     }
     let bits = logit_bits(params.logits_start + row * params.classes + column);
     if (bits & EXPONENT) == EXPONENT {
