@@ -51,10 +51,11 @@ pub fn main() -> ExitCode {
         Err(Failure::Usage(message)) => {
             let mut command = Cli::command();
             command.build();
-            let run = command.find_subcommand_mut("run");
-            run.expect("declared above")
-                .error(ErrorKind::ArgumentConflict, message)
-                .exit()
+            match command.find_subcommand_mut("run") {
+                Some(run) => run.error(ErrorKind::ArgumentConflict, message),
+                None => clap::Error::raw(ErrorKind::ArgumentConflict, message),
+            }
+            .exit()
         }
         Err(failure) => {
             say(&format!("error: {failure}{}", way_out(&failure)));

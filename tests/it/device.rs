@@ -162,3 +162,20 @@ fn the_self_test_finds_a_driver_that_miscomputes() {
         approx::assert_relative_eq!(f64::from(loss), exact, max_relative = 1e-5);
     }
 }
+
+/// Rows that a driver drops are missed in the count that the device keeps of them.
+#[test]
+fn rows_that_a_driver_drops_are_an_error() {
+    let engine = gpu!();
+    let dropping = sibling(engine).with_edited_shaders(|_, text| {
+        text.replace("count(VALID_ROWS);", "if row != 3u { count(VALID_ROWS); }")
+    });
+    let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
+    match case.try_run(&dropping, Strategy::RowPerInvocation) {
+        Err(Error::Driver { what, reason }) => {
+            assert_eq!(what, "the sums of the batch");
+            assert!(reason.starts_with("it counted "), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
