@@ -498,3 +498,31 @@ pub struct Results<T = f32> {
     /// The first of them.
     pub first_nan_row: Option<u64>,
 }
+
+impl<T: Copy> Results<T> {
+    /// The same results with every floating-point value changed by `change`.
+    pub fn map<U>(&self, change: impl Fn(T) -> U) -> Results<U> {
+        let all = |values: &Option<Vec<T>>| -> Option<Vec<U>> {
+            Some(
+                values
+                    .as_ref()?
+                    .iter()
+                    .map(|&value| change(value))
+                    .collect(),
+            )
+        };
+        Results {
+            softmax: all(&self.softmax),
+            log_softmax: all(&self.log_softmax),
+            grad: all(&self.grad),
+            losses: all(&self.losses),
+            lse: all(&self.lse),
+            loss: self.loss.map(&change),
+            predictions: self.predictions.clone(),
+            correct: self.correct,
+            valid_rows: self.valid_rows,
+            nan_rows: self.nan_rows,
+            first_nan_row: self.first_nan_row,
+        }
+    }
+}

@@ -282,21 +282,6 @@ fn each<T: Send>(count: usize, value: impl Fn(usize) -> T + Sync + Send) -> Resu
 impl Results<f64> {
     /// Every value rounded to the nearest f32.
     pub fn to_f32(&self) -> Results<f32> {
-        let round = |values: &Option<Vec<f64>>| -> Option<Vec<f32>> {
-            Some(values.as_ref()?.iter().map(|&value| value as f32).collect())
-        };
-        Results {
-            softmax: round(&self.softmax),
-            log_softmax: round(&self.log_softmax),
-            grad: round(&self.grad),
-            losses: round(&self.losses),
-            lse: round(&self.lse),
-            loss: self.loss.map(|loss| loss as f32),
-            predictions: self.predictions.clone(),
-            correct: self.correct,
-            valid_rows: self.valid_rows,
-            nan_rows: self.nan_rows,
-            first_nan_row: self.first_nan_row,
-        }
+        self.map(|value| value as f32)
     }
 }

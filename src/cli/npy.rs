@@ -305,10 +305,10 @@ impl<'a> Literal<'a> {
     /// `descr`, `fortran_order` and `shape`.
     fn header(&mut self) -> Result<(&'a [u8], bool, Vec<usize>), &'static str> {
         let (mut descr, mut fortran_order, mut shape) = (None, None, None);
-        self.expect("{")?;
+        self.demand("{")?;
         for _ in 0..3 {
             let key = self.string()?;
-            self.expect(":")?;
+            self.demand(":")?;
             match key {
                 b"descr" if self.0.trim_ascii_start().starts_with(b"[") => {
                     return Err("a plain dtype (save a structured array by field, a['field'])");
@@ -322,7 +322,7 @@ impl<'a> Literal<'a> {
                 break;
             }
         }
-        self.expect("}")?;
+        self.demand("}")?;
         if !self.0.iter().all(|byte| b" \n".contains(byte)) {
             return Err("spaces and a line end");
         }
@@ -342,7 +342,7 @@ impl<'a> Literal<'a> {
 
     fn shape(&mut self) -> Result<Vec<usize>, &'static str> {
         let mut shape = Vec::new();
-        self.expect("(")?;
+        self.demand("(")?;
         while !self.eat(")") {
             if shape.len() == MAX_DIMENSIONS {
                 return Err("the end of 64 dimensions");
@@ -350,7 +350,7 @@ impl<'a> Literal<'a> {
             shape.push(self.integer()?);
             if !self.eat(",") {
                 // To Python `(3)` is a number, `(3,)` a tuple.
-                self.expect(if shape.len() == 1 { "," } else { ")" })?;
+                self.demand(if shape.len() == 1 { "," } else { ")" })?;
                 break;
             }
         }
@@ -381,7 +381,7 @@ impl<'a> Literal<'a> {
         Ok(string)
     }
 
-    fn expect(&mut self, token: &'static str) -> Result<(), &'static str> {
+    fn demand(&mut self, token: &'static str) -> Result<(), &'static str> {
         if self.eat(token) { Ok(()) } else { Err(token) }
     }
 

@@ -231,54 +231,12 @@ impl Case {
 
 /// The bits of every result, NaN and −0 included, so that equal means the same bits.
 pub fn bits(results: &Results) -> Results<u32> {
-    let vector = |values: &Option<Vec<f32>>| -> Option<Vec<u32>> {
-        Some(
-            values
-                .as_ref()?
-                .iter()
-                .map(|value| value.to_bits())
-                .collect(),
-        )
-    };
-    Results {
-        softmax: vector(&results.softmax),
-        log_softmax: vector(&results.log_softmax),
-        grad: vector(&results.grad),
-        losses: vector(&results.losses),
-        lse: vector(&results.lse),
-        loss: results.loss.map(f32::to_bits),
-        predictions: results.predictions.clone(),
-        correct: results.correct,
-        valid_rows: results.valid_rows,
-        nan_rows: results.nan_rows,
-        first_nan_row: results.first_nan_row,
-    }
+    results.map(f32::to_bits)
 }
 
 /// The same values in f64, where every f32 is exact.
 pub fn widen(results: &Results) -> Results<f64> {
-    let vector = |values: &Option<Vec<f32>>| -> Option<Vec<f64>> {
-        Some(
-            values
-                .as_ref()?
-                .iter()
-                .map(|&value| f64::from(value))
-                .collect(),
-        )
-    };
-    Results {
-        softmax: vector(&results.softmax),
-        log_softmax: vector(&results.log_softmax),
-        grad: vector(&results.grad),
-        losses: vector(&results.losses),
-        lse: vector(&results.lse),
-        loss: results.loss.map(f64::from),
-        predictions: results.predictions.clone(),
-        correct: results.correct,
-        valid_rows: results.valid_rows,
-        nan_rows: results.nan_rows,
-        first_nan_row: results.first_nan_row,
-    }
+    results.map(f64::from)
 }
 
 /// The per-row outputs of rows `from` alone, in this order, as [`Case::select`] chooses them.
