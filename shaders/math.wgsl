@@ -68,20 +68,23 @@ fn log1p_sum(s: f32) -> f32 {
     return veil(fma(k, LN_2_HIGH, f + veil(fma(f * f, q, low))));
 }
 
-// 1/(1 + s) for finite s >= 0, within 1 ULP: one Newton step on the exact residual.
+// 1/(1 + s) for finite s >= 0, within 1 ULP.
 fn reciprocal_sum(s: f32) -> f32 {
-    let one_plus = two_sum(1.0, s);
-    let d = one_plus.x;
-    let guess = veil(1.0 / d);
+    return reciprocal(two_sum(1.0, s));
+}
+
+// 1/(d.x + d.y), d.y being within half an ULP of d.x: one Newton step on the exact residual.
+fn reciprocal(d: vec2<f32>) -> f32 {
+    let guess = veil(1.0 / d.x);
     // Halves of 12 bits, so that their products are exact.
-    let d_high = bitcast<f32>(bitcast<u32>(d) & 0xfffff000u);
-    let d_low = veil(d - d_high);
+    let d_high = bitcast<f32>(bitcast<u32>(d.x) & 0xfffff000u);
+    let d_low = veil(d.x - d_high);
     let g_high = bitcast<f32>(bitcast<u32>(guess) & 0xfffff000u);
     let g_low = veil(guess - g_high);
     var residual = veil(1.0 - veil(d_high * g_high));
     residual = veil(residual - veil(d_high * g_low));
     residual = veil(residual - veil(d_low * g_high));
     residual = veil(residual - veil(d_low * g_low));
-    residual = veil(residual - veil(one_plus.y * guess));
+    residual = veil(residual - veil(d.y * guess));
     return veil(guess + veil(guess * residual));
 }

@@ -143,10 +143,10 @@ pub struct Engine {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
-    profile: DeviceProfile,
+    pub(crate) profile: DeviceProfile,
     pipelines: Mutex<HashMap<Pass, Arc<Pipeline>>>,
     faults: Arc<Mutex<Faults>>,
-    accuracy: Accuracy,
+    pub(crate) accuracy: Accuracy,
     edit: Option<Edit>,
 }
 
@@ -179,6 +179,7 @@ impl Engine {
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("softxent"),
+                required_features: adapter.features() & wgpu::Features::SUBGROUP,
                 required_limits: adapter.limits(),
                 ..Default::default()
             })
@@ -200,7 +201,7 @@ impl Engine {
             .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
                 locked(&faults).uncaptured = Some(error.to_string());
             }));
-        engine.accuracy = engine.self_test().await?;
+        engine.self_test().await?;
         Ok(engine)
     }
 
@@ -216,8 +217,7 @@ impl Engine {
     /// Uses the caller's device. Installs no handler of its own and runs no [self-test](Self::self_test).
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Engine {
         let info = device.adapter_info();
-        let software = info.device_type == wgpu::DeviceType::Cpu;
-        let profile = DeviceProfile::new(&device.limits(), software);
+        let profile = DeviceProfile::new(&device);
         Engine {
             device,
             queue,
@@ -230,7 +230,7 @@ impl Engine {
         }
     }
 
-    /// What the self-test of [`Engine::new`] found; [`Accuracy::Full`] where none was made.
+    /// What the [self-test](Self::self_test) found; [`Accuracy::Full`] where none was made.
     pub fn accuracy(&self) -> Accuracy {
         self.accuracy
     }
@@ -293,16 +293,12 @@ impl Engine {
     }
 
     async fn prepare_plan(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
-        let mut pipelines = Vec::new();
-        for &pass in &plan.passes {
-            pipelines.push(self.pipeline(pass).await?);
+        for &pass in plan.passes.iter().chain([&plan.reduce]) {
+            self.pipeline(pass).await?;
         }
-        let reduce = self.pipeline(plan.reduce).await?;
         Ok(Prepared {
             problem: problem.clone(),
             plan,
-            pipelines,
-            reduce,
         })
     }
 
@@ -438,12 +434,10 @@ fn make_pipeline(device: &wgpu::Device, pass: Pass, label: &str, text: String) -
 }
 
 /// A problem with its plan and pipelines, ready to be bound to buffers.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Prepared {
-    pub(crate) problem: Problem,
-    pub(crate) plan: Plan,
-    pub(crate) pipelines: Vec<Arc<Pipeline>>,
-    pub(crate) reduce: Arc<Pipeline>,
+    problem: Problem,
+    plan: Plan,
 }
 
 impl Prepared {
@@ -455,13 +449,5 @@ impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-}
-
-impl fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared")
-            .field("plan", &self.plan)
-            .finish_non_exhaustive()
     }
 }

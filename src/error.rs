@@ -43,6 +43,20 @@ pub enum Error {
         /// The reduction asked for.
         reduction: &'static str,
     },
+    /// A denominator, and nothing to divide.
+    #[error(
+        "a denominator is what `mean` divides by; the reduction is `{reduction}`, so leave it out"
+    )]
+    DenominatorWithoutMean {
+        /// The reduction asked for.
+        reduction: &'static str,
+    },
+    /// A denominator that nothing can be divided by.
+    #[error("the denominator is {value}; it has to be finite and at least 2^-126")]
+    BadDenominator {
+        /// The value given.
+        value: f32,
+    },
     /// An upstream gradient that is NaN or infinite.
     #[error("the upstream gradient{} is {value}; it has to be finite", at_row(*row))]
     UpstreamNotFinite {
@@ -88,6 +102,22 @@ pub enum Error {
         /// The label of ignored rows.
         ignore_index: i64,
     },
+    /// A batch of the host for a problem whose denominator is on the device.
+    #[error(
+        "the denominator of this problem is in a buffer of the device: bind the problem there, or give a number"
+    )]
+    OnlyOnDevice,
+    /// A part of a batch whose rows that are not ignored would have to be counted, and the rest is not
+    /// there.
+    #[error(
+        "{rows} of {of} rows bound, and the mean divides by the rows of all that are not ignored: give the denominator as a number or in a buffer"
+    )]
+    ChunkDenominator {
+        /// Rows in the chunk.
+        rows: usize,
+        /// Rows of the problem.
+        of: usize,
+    },
     /// A buffer that the problem needs was not given, or one it does not use was.
     #[error("the buffer for {what} is {}", if *needed { "missing: this problem reads or writes it" } else { "not used by this problem: leave it out" })]
     Buffer {
@@ -109,6 +139,21 @@ pub enum Error {
         offset: u64,
         /// Bytes needed.
         needed: u64,
+    },
+
+    /// A buffer that shaders may not use.
+    #[error("the buffer for {what} was made without the usage STORAGE")]
+    BufferUsage {
+        /// Which buffer.
+        what: &'static str,
+    },
+    /// An array that is written lies over another one.
+    #[error("the buffers for {one} and {other} overlap, and one of them is written")]
+    BuffersOverlap {
+        /// Which buffer.
+        one: &'static str,
+        /// Which other.
+        other: &'static str,
     },
 
     // ---- the device --------------------------------------------------------------------------

@@ -67,10 +67,10 @@ pub use error::{Error, Result};
 pub use kernel::Strategy;
 pub use plan::Plan;
 pub use problem::{
-    Batch, IndexLabels, LabelKind, Labels, MOST_CLASSES, Outputs, Problem, ProblemBuilder,
-    Reduction, Results, Upstream, Wanted,
+    Batch, Denominator, IndexLabels, LabelKind, Labels, MOST_CLASSES, Outputs, Problem,
+    ProblemBuilder, Reduction, Results, Upstream, Wanted,
 };
-pub use record::{Bound, BufferRange, Buffers, Chunk, accumulators_size};
+pub use record::{Bound, BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
 pub use run::Times;
 pub use self_test::Accuracy;
 pub use wgpu;

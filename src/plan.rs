@@ -4,26 +4,37 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crate::kernel::{GradOutput, LabelInput, ROW_STATE_WORDS, Slot, Strategy, Variant};
-use crate::problem::{LabelKind, Problem, Wanted};
+use crate::kernel::{
+    Access, BLOCK, Exchange, GradOutput, LabelInput, RowKernel, STATE_WORDS, Slot, Strategy,
+    Variant,
+};
+use crate::problem::{Denominator, LabelKind, Problem, Reduction, Wanted};
 
 /// Logits of one chunk of a host call, in bytes: enough to keep a device busy, small enough that
 /// the device's copies of a chunk never matter beside the batch.
 const CHUNK_BYTES: u64 = 64 << 20;
-/// Up to this many classes a GPU gives a row to one invocation: a workgroup would mostly idle.
-const NARROW_ROW: usize = 64;
-/// Invocations of a workgroup where each owns a row.
-const ROWS_PER_WORKGROUP: u32 = 64;
+/// Up to this many classes a GPU gives a row to one invocation: a team would mostly idle.
+const NARROW_ROW: usize = 16;
+/// Up to this many classes a GPU gives a row to a subgroup.
+const SUBGROUP_ROW: usize = 4096;
+/// From this many classes on, and up to so many rows, a GPU splits rows: a workgroup a row would
+/// leave most of it idle.
+const SPLIT_CLASSES: usize = 16_384;
+const SPLIT_ROWS: usize = 64;
+/// Invocations of a workgroup that holds several rows, or blocks of several.
+const WORKGROUP: u32 = 64;
 /// Invocations of a workgroup that owns a row, at most.
 const ROW_WORKGROUP: u32 = 256;
 /// Loop iterations after which llvmpipe ends an invocation without a word, whatever the loops. Seen
 /// with Mesa 22.3.6: of rows of 1024 columns and more, the gradient goes wrong from 153 blocks on
-/// for one invocation, and not yet at 2192 for a workgroup of 256.
+/// for one invocation.
 const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 131_072;
-/// The same for a workgroup, per invocation of it.
+/// The same for invocations that share a row, for each of them.
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 8192;
-/// Invocations that share a block of columns: the lanes of the canonical tree.
+/// Lanes of the canonical tree: most invocations that can share a block.
 const LANES: u32 = 32;
+/// Fewest invocations that share one.
+const FEWEST: u32 = 4;
 
 /// What the planner knows of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +55,19 @@ pub struct DeviceProfile {
     pub workgroup_memory: u32,
     /// Storage buffers of a shader, at most.
     pub max_storage_buffers: u32,
+    /// Invocations of a subgroup, where it is always the same number and shuffles are to be used.
+    pub subgroup: Option<u32>,
 }
 
 impl DeviceProfile {
-    /// From the limits of a device.
-    pub fn new(limits: &wgpu::Limits, software: bool) -> Self {
+    /// From a device.
+    pub fn new(device: &wgpu::Device) -> Self {
+        let (limits, info) = (device.limits(), device.adapter_info());
+        let fixed = info.subgroup_min_size == info.subgroup_max_size
+            && device.features().contains(wgpu::Features::SUBGROUP);
         DeviceProfile {
-            software,
+            software: info.device_type == wgpu::DeviceType::Cpu,
+            subgroup: Some(info.subgroup_min_size).filter(|&size| fixed && size >= FEWEST),
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
             offset_alignment: limits.min_storage_buffer_offset_alignment,
@@ -71,41 +88,136 @@ pub struct Pass {
     pub variant: Variant,
     /// Invocations of a workgroup.
     pub workgroup_size: u32,
+    /// Invocations that share a block; where they need not exchange anything, this says nothing.
+    pub team: u32,
     /// A row kernel: whether it finds the first column of the maximum. `finish_rows`: whether there
     /// are labels.
     pub option: bool,
 }
 
 impl Pass {
-    /// Rows that one workgroup deals with; `None` where one workgroup does everything.
-    pub fn rows_per_workgroup(&self) -> Option<u32> {
-        match self.variant {
-            Variant::Row {
-                strategy: Strategy::RowPerWorkgroup,
-                ..
-            } => Some(1),
-            Variant::Row { .. } | Variant::FinishRows => Some(self.workgroup_size),
-            Variant::Reduce | Variant::SelfTest => None,
-        }
+    /// Workgroups in two dimensions, where one dimension has at most `most`.
+    pub fn workgroups(&self, rows: u32, classes: u32, most: u32) -> [u32; 2] {
+        let blocks = || rows * classes.div_ceil(BLOCK as u32);
+        let of = |units: u32, invocations: u32| units.div_ceil(self.workgroup_size / invocations);
+        let groups = match self.variant {
+            Variant::Row { kernel, .. } => match kernel {
+                RowKernel::PerInvocation => of(rows, 1),
+                RowKernel::PerSubgroup => of(rows, self.team),
+                RowKernel::PerWorkgroup | RowKernel::SplitMerge => rows,
+                RowKernel::SplitStates => of(blocks(), self.team),
+                RowKernel::SplitApply => of(blocks(), LANES),
+            },
+            Variant::CountLabels | Variant::FinishRows => of(rows, 1),
+            Variant::Reduce | Variant::SelfTest | Variant::ShuffleTest => 1,
+        };
+        fold(groups, most)
     }
 
     /// The values of its `override` constants.
     pub fn constants(&self) -> Vec<(&'static str, f64)> {
         let size = ("WORKGROUP_SIZE", f64::from(self.workgroup_size));
         let option = f64::from(u8::from(self.option));
+        let team = ("TEAM", f64::from(self.team));
         match self.variant {
-            Variant::Row { .. } => vec![size, ("WITH_PREDICTIONS", option)],
+            Variant::Row { exchange, .. } => {
+                let mut constants = vec![size, ("WITH_PREDICTIONS", option)];
+                if exchange == Exchange::Shuffle {
+                    constants.push(team);
+                }
+                constants
+            }
+            Variant::CountLabels => vec![size],
             Variant::FinishRows => vec![size, ("HAS_LABELS", option)],
+            Variant::ShuffleTest => vec![team],
             Variant::Reduce | Variant::SelfTest => Vec::new(),
         }
+    }
+
+    /// The same pass for logits that share a buffer with another array.
+    #[must_use]
+    pub fn pooled(mut self) -> Pass {
+        if let Variant::Row { logits, .. } = &mut self.variant {
+            *logits = Access::ReadWrite;
+        }
+        self
+    }
+
+    /// Bytes of workgroup memory.
+    fn memory(&self) -> u32 {
+        let Variant::Row {
+            kernel, exchange, ..
+        } = self.variant
+        else {
+            return 0;
+        };
+        // A word and four sums an invocation; a state is 32 bytes.
+        let exchanged = match exchange {
+            Exchange::Memory => 20 * self.workgroup_size,
+            Exchange::None | Exchange::Shuffle => 0,
+        };
+        let states = match kernel {
+            RowKernel::PerWorkgroup => self.workgroup_size / self.team + 1,
+            RowKernel::SplitMerge => self.workgroup_size,
+            _ => 0,
+        };
+        exchanged + 32 * states + 16
+    }
+
+    /// The pass with the largest workgroup that the device has room for, halving it until then.
+    fn fit(mut self, device: &DeviceProfile) -> Result<Pass> {
+        let least = match self.variant {
+            Variant::Row { exchange, .. } if exchange != Exchange::None => self.team,
+            Variant::Row {
+                kernel: RowKernel::SplitApply,
+                ..
+            }
+            | Variant::Reduce => LANES,
+            _ => 1,
+        };
+        while self.workgroup_size > least
+            && (self.workgroup_size > device.max_invocations
+                || self.memory() > device.workgroup_memory)
+        {
+            self.workgroup_size /= 2;
+        }
+        let buffers = self.variant.slots().len() as u32 - 1;
+        for (limit, found, needed) in [
+            (
+                "storage buffers per shader",
+                device.max_storage_buffers,
+                buffers,
+            ),
+            (
+                "invocations per workgroup",
+                device.max_invocations,
+                self.workgroup_size,
+            ),
+            (
+                "bytes of workgroup memory",
+                device.workgroup_memory,
+                self.memory(),
+            ),
+        ] {
+            if found < needed {
+                return Err(Error::DeviceTooSmall {
+                    limit,
+                    found: u64::from(found),
+                    needed: u64::from(needed),
+                });
+            }
+        }
+        Ok(self)
     }
 }
 
 /// What will be run for a problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The loop over the rows.
+    /// Who owns a row.
     pub strategy: Strategy,
+    /// The pass that counts the rows that are not ignored, where the host does not know them.
+    pub count: Option<Pass>,
     /// The passes over the logits, then the pass over the row states; `reduce` follows the last chunk.
     pub passes: Vec<Pass>,
     /// The pass after the last chunk.
@@ -124,18 +236,14 @@ impl Plan {
     /// # Errors
     /// [`Error::RowTooWide`], [`Error::DeviceTooSmall`].
     pub fn new(problem: &Problem, device: &DeviceProfile) -> Result<Plan> {
-        let one_each = if device.software {
-            SOFTWARE_COLUMNS_PER_INVOCATION
-        } else {
-            NARROW_ROW
-        };
-        let alone = row_workgroup_size(device).is_err();
-        let strategy = if problem.classes() <= one_each || alone {
-            Strategy::RowPerInvocation
-        } else {
-            Strategy::RowPerWorkgroup
-        };
-        Plan::with_strategy(problem, device, strategy)
+        let best = suitable(problem, device);
+        match Plan::with_strategy(problem, device, best) {
+            // One invocation a row needs next to nothing.
+            Err(Error::DeviceTooSmall { .. }) if best != Strategy::RowPerInvocation => {
+                Plan::with_strategy(problem, device, Strategy::RowPerInvocation)
+            }
+            plan => plan,
+        }
     }
 
     /// Plans with a given strategy.
@@ -147,14 +255,18 @@ impl Plan {
         device: &DeviceProfile,
         strategy: Strategy,
     ) -> Result<Plan> {
-        let few = ROWS_PER_WORKGROUP.min(device.max_invocations);
-        let row_workgroup = match strategy {
-            Strategy::RowPerInvocation => few,
-            Strategy::RowPerWorkgroup => row_workgroup_size(device)?,
-        };
+        let passes: Vec<Pass> = passes(problem, device, strategy)
+            .into_iter()
+            .map(|pass| pass.fit(device))
+            .collect::<Result<_>>()?;
+        // What one invocation loops over grows with the row, unless rows are split.
         let columns = match strategy {
             Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
-            Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE * row_workgroup as usize,
+            Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE * passes[0].team as usize,
+            Strategy::RowPerWorkgroup => {
+                SOFTWARE_COLUMNS_PER_SHARE * passes[0].workgroup_size as usize
+            }
+            Strategy::SplitRow => usize::MAX,
         };
         if device.software && problem.classes() > columns {
             return Err(Error::RowTooWide {
@@ -163,75 +275,38 @@ impl Plan {
                 limit: 4 * columns as u64,
             });
         }
-        let labels = match problem.labels() {
-            LabelKind::None => LabelInput::None,
-            LabelKind::Index { .. } => LabelInput::Index,
-            LabelKind::Dense => LabelInput::Dense,
-        };
-        let row_pass = |labels, softmax, log_softmax, grad| Pass {
-            variant: Variant::Row {
-                strategy,
-                labels,
-                softmax,
-                log_softmax,
-                grad,
-            },
-            workgroup_size: row_workgroup,
-            option: problem.wants(Wanted::Predictions),
-        };
-        let (softmax, log_softmax) = (
-            problem.wants(Wanted::Softmax),
-            problem.wants(Wanted::LogSoftmax),
-        );
-        let grad = match (problem.wants(Wanted::Grad), problem.grad_over_logits()) {
-            (false, _) => GradOutput::None,
-            (true, false) => GradOutput::Own,
-            (true, true) => GradOutput::OverLogits,
-        };
-        // At most two outputs of the shape of the logits in one pass. The gradient comes last, as it
-        // may overwrite the logits, and so do the labels: `finish_rows` reads the last pass's states.
-        let mut passes = Vec::new();
-        if softmax && log_softmax && grad != GradOutput::None {
-            passes.push(row_pass(LabelInput::None, true, true, GradOutput::None));
-            passes.push(row_pass(labels, false, false, grad));
-        } else {
-            passes.push(row_pass(labels, softmax, log_softmax, grad));
-        }
-        passes.push(Pass {
-            variant: Variant::FinishRows,
-            workgroup_size: few,
-            option: labels != LabelInput::None,
-        });
-        let reduce = Pass {
-            variant: Variant::Reduce,
-            workgroup_size: LANES,
-            option: true,
-        };
-        for pass in passes.iter().chain([&reduce]) {
-            let needed = pass.variant.slots().len() as u64 - 1;
-            if needed > u64::from(device.max_storage_buffers) {
-                return Err(Error::DeviceTooSmall {
-                    limit: "storage buffers per shader",
-                    found: u64::from(device.max_storage_buffers),
-                    needed,
-                });
+        let counts = problem.reduction() == Reduction::Mean
+            && problem.denominator() == Denominator::ValidRows
+            && matches!(problem.labels(), LabelKind::Index { .. });
+        let other = |variant, workgroup_size| {
+            Pass {
+                variant,
+                workgroup_size,
+                team: 1,
+                option: problem.labels() != LabelKind::None,
             }
-        }
-        if device.max_invocations < LANES {
-            return Err(Error::DeviceTooSmall {
-                limit: "invocations per workgroup",
-                found: u64::from(device.max_invocations),
-                needed: u64::from(LANES),
-            });
-        }
+            .fit(device)
+        };
         Ok(Plan {
             strategy,
-            passes,
-            reduce,
+            count: match counts {
+                true => Some(other(Variant::CountLabels, WORKGROUP)?),
+                false => None,
+            },
+            passes: passes
+                .into_iter()
+                .chain([other(Variant::FinishRows, WORKGROUP)?])
+                .collect(),
+            reduce: other(Variant::Reduce, LANES)?,
             rows: problem.rows(),
             classes: problem.classes(),
-            rows_per_chunk: rows_per_chunk(problem, device)?,
+            rows_per_chunk: rows_per_chunk(problem, device, strategy)?,
         })
+    }
+
+    /// Words of [`Slot::States`] for so many rows.
+    pub(crate) fn state_words(&self, rows: u64) -> u64 {
+        state_words(rows, self.classes, self.strategy)
     }
 
     /// Chunks of a host call.
@@ -240,33 +315,129 @@ impl Plan {
     }
 }
 
-/// Invocations for one row: a power of two of [`LANES`], as far as the device goes.
-fn row_workgroup_size(device: &DeviceProfile) -> Result<u32> {
-    // Per invocation a key, a first column and four sums; per block of LANES a state.
-    let memory = |size: u32| size * 24 + size / LANES * 48 + 64;
-    let mut size = ROW_WORKGROUP;
-    while size > device.max_invocations || memory(size) > device.workgroup_memory {
-        size /= 2;
+/// The strategy that suits a problem.
+fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
+    let (rows, classes) = (problem.rows(), problem.classes());
+    if device.software {
+        return match classes {
+            0..=SOFTWARE_COLUMNS_PER_INVOCATION => Strategy::RowPerInvocation,
+            _ => Strategy::SplitRow,
+        };
     }
-    if size >= LANES {
-        return Ok(size);
+    if classes <= NARROW_ROW {
+        Strategy::RowPerInvocation
+    } else if classes <= SUBGROUP_ROW {
+        Strategy::RowPerSubgroup
+    } else if classes >= SPLIT_CLASSES && rows <= SPLIT_ROWS {
+        Strategy::SplitRow
+    } else {
+        Strategy::RowPerWorkgroup
     }
-    let (limit, found, needed) = match device.max_invocations < LANES {
-        true => ("invocations per workgroup", device.max_invocations, LANES),
-        false => (
-            "bytes of workgroup memory",
-            device.workgroup_memory,
-            memory(LANES),
-        ),
-    };
-    Err(Error::DeviceTooSmall {
-        limit,
-        found: u64::from(found),
-        needed: u64::from(needed),
-    })
 }
 
-fn rows_per_chunk(problem: &Problem, device: &DeviceProfile) -> Result<usize> {
+/// The passes over the logits, their workgroups as large as one would like them.
+fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<Pass> {
+    let labels = match problem.labels() {
+        LabelKind::None => LabelInput::None,
+        LabelKind::Index { .. } => LabelInput::Index,
+        LabelKind::Dense => LabelInput::Dense,
+    };
+    let row_pass = |kernel: RowKernel, labels, softmax, log_softmax, grad| {
+        let exchange = match (kernel.has_teams(), device.subgroup) {
+            (false, _) => Exchange::None,
+            (true, None) => Exchange::Memory,
+            (true, Some(_)) => Exchange::Shuffle,
+        };
+        let over_logits = grad == GradOutput::OverLogits;
+        Pass {
+            variant: Variant::Row {
+                kernel,
+                exchange,
+                labels,
+                logits: if over_logits {
+                    Access::ReadWrite
+                } else {
+                    Access::Read
+                },
+                softmax,
+                log_softmax,
+                grad,
+            },
+            workgroup_size: match kernel {
+                RowKernel::PerWorkgroup => ROW_WORKGROUP,
+                _ => WORKGROUP,
+            },
+            team: match (exchange, device.subgroup) {
+                // As many as have a slot of four columns to read.
+                (Exchange::Shuffle, Some(size)) => {
+                    let slots = problem.classes().div_ceil(4).next_power_of_two();
+                    (slots.min(LANES as usize) as u32).clamp(FEWEST, size.min(LANES))
+                }
+                _ => LANES,
+            },
+            option: problem.wants(Wanted::Predictions),
+        }
+    };
+    let softmax = problem.wants(Wanted::Softmax);
+    let log_softmax = problem.wants(Wanted::LogSoftmax);
+    let grad = match (problem.wants(Wanted::Grad), problem.grad_over_logits()) {
+        (false, _) => GradOutput::None,
+        (true, false) => GradOutput::Own,
+        (true, true) => GradOutput::OverLogits,
+    };
+    let others = softmax || grad != GradOutput::None;
+    // Log-softmax goes first and alone. The gradient comes last, as it may overwrite the logits, and
+    // so do the labels: `finish_rows` reads the states of the last pass.
+    let mut writes = Vec::new();
+    if log_softmax && others {
+        writes.push((LabelInput::None, false, true, GradOutput::None));
+    }
+    writes.push((labels, softmax, log_softmax && !others, grad));
+    let kernel = match strategy {
+        Strategy::RowPerInvocation => RowKernel::PerInvocation,
+        Strategy::RowPerSubgroup => RowKernel::PerSubgroup,
+        Strategy::RowPerWorkgroup => RowKernel::PerWorkgroup,
+        Strategy::SplitRow => {
+            // One set of states serves all outputs.
+            let summed = match labels {
+                LabelInput::Dense => LabelInput::Dense,
+                LabelInput::None | LabelInput::Index => LabelInput::None,
+            };
+            let bare = |kernel, labels| row_pass(kernel, labels, false, false, GradOutput::None);
+            let mut passes = vec![
+                bare(RowKernel::SplitStates, summed),
+                bare(RowKernel::SplitMerge, labels),
+            ];
+            passes.extend(
+                writes
+                    .into_iter()
+                    .filter(|&(_, softmax, log_softmax, grad)| {
+                        softmax || log_softmax || grad != GradOutput::None
+                    })
+                    .map(|(labels, softmax, log_softmax, grad)| {
+                        row_pass(RowKernel::SplitApply, labels, softmax, log_softmax, grad)
+                    }),
+            );
+            return passes;
+        }
+    };
+    writes
+        .into_iter()
+        .map(|(labels, softmax, log_softmax, grad)| {
+            row_pass(kernel, labels, softmax, log_softmax, grad)
+        })
+        .collect()
+}
+
+fn state_words(rows: u64, classes: usize, strategy: Strategy) -> u64 {
+    let blocks = match strategy {
+        Strategy::SplitRow => classes.div_ceil(BLOCK) as u64,
+        _ => 0,
+    };
+    STATE_WORDS as u64 * rows * (1 + blocks)
+}
+
+fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Result<usize> {
     // A binding may have to begin up to one alignment before its data.
     let usable = device.max_binding.min(device.max_buffer) - u64::from(device.offset_alignment);
     let row_bytes = 4 * problem.classes() as u64;
@@ -277,7 +448,7 @@ fn rows_per_chunk(problem: &Problem, device: &DeviceProfile) -> Result<usize> {
             limit: usable,
         });
     }
-    let widest_row = row_bytes.max(4 * ROW_STATE_WORDS as u64);
+    let widest_row = row_bytes.max(4 * state_words(1, problem.classes(), strategy));
     let fits = (usable / widest_row).min((CHUNK_BYTES / row_bytes).max(1));
     // One workgroup per row in two dimensions; element numbers of 32 bits hold for any binding.
     let dispatch = u64::from(device.max_workgroups).pow(2);

@@ -59,8 +59,23 @@ impl Reduction {
 pub enum Upstream {
     /// One number for the whole batch; 1 where the loss is the end.
     Number(f32),
+    /// One number for the whole batch, given with it: a new one for each step.
+    Shared,
     /// One per row, given with the batch; only with [`Reduction::None`].
     PerRow,
+}
+
+/// What [`Reduction::Mean`] divides the loss and the gradient by.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Denominator {
+    /// The rows of the batch that are not ignored.
+    #[default]
+    ValidRows,
+    /// A number, such as the rows of a larger batch of which this one is a part.
+    Number(f32),
+    /// A number in a buffer of the device, `[1]` f32, finite and at least 2⁻¹²⁶: what else it may be
+    /// makes loss and gradient NaN. Only with [`Prepared::bind`](crate::Prepared::bind).
+    Buffer,
 }
 
 /// One output that can be asked for.
@@ -168,6 +183,7 @@ pub struct Problem {
     classes: usize,
     labels: LabelKind,
     reduction: Reduction,
+    denominator: Denominator,
     upstream: Upstream,
     outputs: Outputs,
     grad_over_logits: bool,
@@ -181,6 +197,7 @@ impl Problem {
             classes,
             labels: LabelKind::None,
             reduction: Reduction::Mean,
+            denominator: Denominator::default(),
             upstream: Upstream::Number(1.0),
             outputs: Outputs::default(),
             grad_over_logits: false,
@@ -205,6 +222,11 @@ impl Problem {
     /// How the losses are reduced.
     pub fn reduction(&self) -> Reduction {
         self.reduction
+    }
+
+    /// What the mean divides by.
+    pub fn denominator(&self) -> Denominator {
+        self.denominator
     }
 
     /// The upstream gradient.
@@ -232,7 +254,7 @@ impl Problem {
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::LabelKind`], [`Error::BadLabel`] with the first bad row,
-    /// [`Error::UpstreamNotFinite`].
+    /// [`Error::UpstreamNotFinite`], [`Error::OnlyOnDevice`].
     pub fn check(&self, batch: &Batch<'_>) -> Result<usize> {
         let matrix = || format!("{} rows × {} classes", self.rows, self.classes);
         let vector = || format!("one per row, {} rows", self.rows);
@@ -242,11 +264,23 @@ impl Problem {
             batch.logits.len(),
             matrix,
         )?;
-        let per_row = match self.upstream {
+        if self.denominator == Denominator::Buffer {
+            return Err(Error::OnlyOnDevice);
+        }
+        let upstream = match self.upstream {
             Upstream::PerRow => self.rows,
+            Upstream::Shared => 1,
             Upstream::Number(_) => 0,
         };
-        expect_length("upstream gradients", per_row, batch.upstream.len(), vector)?;
+        expect_length(
+            "upstream gradients",
+            upstream,
+            batch.upstream.len(),
+            || match self.upstream {
+                Upstream::Shared => "one for all rows".to_owned(),
+                Upstream::PerRow | Upstream::Number(_) => vector(),
+            },
+        )?;
         if let Some((row, &value)) = first(batch.upstream, |value| !value.is_finite()) {
             return Err(Error::UpstreamNotFinite {
                 row: Some(row),
@@ -338,6 +372,12 @@ impl ProblemBuilder {
         self
     }
 
+    /// What [`Reduction::Mean`] divides by; the rows that are not ignored where not said.
+    pub fn denominator(mut self, denominator: Denominator) -> Self {
+        self.0.denominator = denominator;
+        self
+    }
+
     /// The upstream gradient; the number 1 where not said.
     pub fn upstream(mut self, upstream: Upstream) -> Self {
         self.0.upstream = upstream;
@@ -362,7 +402,7 @@ impl ProblemBuilder {
     /// # Errors
     /// [`Error::NoClasses`], [`Error::TooManyClasses`], [`Error::TooLarge`],
     /// [`Error::NothingWanted`], [`Error::LabelsNeeded`], [`Error::UpstreamPerRow`],
-    /// [`Error::UpstreamNotFinite`].
+    /// [`Error::UpstreamNotFinite`], [`Error::DenominatorWithoutMean`], [`Error::BadDenominator`].
     pub fn build(self) -> Result<Problem> {
         let mut problem = self.0;
         if problem.reduction == Reduction::None && problem.wants(Wanted::Loss) {
@@ -390,6 +430,16 @@ impl ProblemBuilder {
         if problem.labels == LabelKind::None {
             if let Some(output) = problem.outputs.iter().find(|output| output.needs_labels()) {
                 return Err(Error::LabelsNeeded { output });
+            }
+        }
+        if problem.denominator != Denominator::ValidRows && problem.reduction != Reduction::Mean {
+            return Err(Error::DenominatorWithoutMean {
+                reduction: problem.reduction.name(),
+            });
+        }
+        if let Denominator::Number(value) = problem.denominator {
+            if !(value.is_finite() && value >= f32::MIN_POSITIVE) {
+                return Err(Error::BadDenominator { value });
             }
         }
         match problem.upstream {
@@ -466,7 +516,8 @@ pub struct Batch<'a> {
     pub logits: &'a [f32],
     /// The labels.
     pub labels: Labels<'a>,
-    /// The upstream gradient of each row, with [`Upstream::PerRow`] only.
+    /// The upstream gradient: one number with [`Upstream::Shared`], one of each row with
+    /// [`Upstream::PerRow`], else empty.
     pub upstream: &'a [f32],
 }
 

@@ -26,7 +26,9 @@
 //! [paper]: https://doi.org/10.1093/imanum/draa038
 
 use crate::error::{Error, Result};
-use crate::problem::{Batch, LabelKind, Labels, Problem, Reduction, Results, Upstream, Wanted};
+use crate::problem::{
+    Batch, Denominator, LabelKind, Labels, Problem, Reduction, Results, Upstream, Wanted,
+};
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
 
@@ -212,12 +214,14 @@ pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
     let rows = each(n, |i| row(&batch.logits[i * k..][..k], target(i)))?;
 
     // The mean of no rows is 0/0, while the gradient of ignored rows is 0 and stays 0.
-    let (denominator, divisor) = match problem.reduction() {
-        Reduction::Mean => (valid as f64, valid.max(1) as f64),
-        Reduction::None | Reduction::Sum => (1.0, 1.0),
+    let (denominator, divisor) = match (problem.reduction(), problem.denominator()) {
+        (Reduction::Mean, Denominator::Number(number)) => (number.into(), number.into()),
+        (Reduction::Mean, _) => (valid as f64, valid.max(1) as f64),
+        (Reduction::None | Reduction::Sum, _) => (1.0, 1.0),
     };
     let scale = |i: usize| match problem.upstream() {
         Upstream::Number(g) => f64::from(g) / divisor,
+        Upstream::Shared => f64::from(batch.upstream[0]) / divisor,
         Upstream::PerRow => f64::from(batch.upstream[i]) / divisor,
     };
     let is_nan = |row: &Row| match problem.labels() {

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Prepared};
 use crate::error::{Error, Result};
-use crate::kernel::{ROW_STATE_WORDS, STATUS_WORDS, Strategy, status};
-use crate::problem::{Batch, LabelKind, Labels, Problem, Reduction, Results, Upstream, Wanted};
-use crate::record::{BufferRange, Buffers, Chunk, accumulators_size, device_ignore_index};
+use crate::kernel::{STATUS_WORDS, Strategy};
+use crate::problem::{
+    Batch, Denominator, LabelKind, Labels, Problem, Reduction, Results, Upstream, Wanted,
+};
+use crate::record::{BufferRange, Buffers, Chunk, STATUS_SIZE, Status, device_ignore_index};
 
 /// Where the time of a host call went. Chunks come one after the other, so the parts add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,20 +84,19 @@ impl Engine {
         let mut results = empty_results(problem)?;
         results.valid_rows = valid as u64;
         if problem.rows() == 0 {
-            results.loss = results.loss.map(|_| match problem.reduction() {
-                Reduction::Mean => f32::NAN,
-                Reduction::None | Reduction::Sum => 0.0,
+            results.loss = results.loss.map(|_| match problem.denominator() {
+                Denominator::ValidRows if problem.reduction() == Reduction::Mean => f32::NAN,
+                _ => 0.0,
             });
             return Ok((results, Times::default()));
         }
         self.alive()?;
-        let denominator = match problem.reduction() {
-            Reduction::Mean => u32::try_from(valid).map_err(|_| Error::TooLarge {
+        if u32::try_from(valid).is_err() {
+            return Err(Error::TooLarge {
                 rows: problem.rows(),
                 classes: problem.classes(),
-            })?,
-            Reduction::None | Reduction::Sum => 1,
-        };
+            });
+        }
         let device = ChunkBuffers::new(self, prepared).await?;
         let mut times = Times {
             setup: started.elapsed(),
@@ -107,11 +108,7 @@ impl Engine {
                 .plan()
                 .rows_per_chunk
                 .min(problem.rows() - rows_before);
-            let chunk = Chunk {
-                rows,
-                rows_before,
-                denominator,
-            };
+            let chunk = Chunk { rows, rows_before };
             device
                 .run(self, prepared, batch, chunk, &mut results, &mut times)
                 .await?;
@@ -170,98 +167,98 @@ struct ChunkBuffers {
     softmax: Option<wgpu::Buffer>,
     log_softmax: Option<wgpu::Buffer>,
     grad: Option<wgpu::Buffer>,
-    row_outputs: wgpu::Buffer,
-    row_states: wgpu::Buffer,
-    accumulators: wgpu::Buffer,
+    losses: Option<wgpu::Buffer>,
+    lse: Option<wgpu::Buffer>,
+    predictions: Option<wgpu::Buffer>,
+    /// The status, and the loss at [`LOSS_OFFSET`].
+    totals: wgpu::Buffer,
+    scratch: wgpu::Buffer,
     staging: wgpu::Buffer,
 }
+
+/// Bytes before the loss among the totals: a multiple of every alignment that a binding may need.
+const LOSS_OFFSET: u64 = 256;
 
 impl ChunkBuffers {
     async fn new(engine: &Engine, prepared: &Prepared) -> Result<Self> {
         use wgpu::BufferUsages as Usage;
         let problem = prepared.problem();
-        let rows = prepared.plan().rows_per_chunk.min(problem.rows()) as u64;
+        let chunk_rows = prepared.plan().rows_per_chunk.min(problem.rows());
+        let rows = chunk_rows as u64;
         let matrix = 4 * rows * problem.classes() as u64;
         let input = Usage::STORAGE | Usage::COPY_DST;
         let output = Usage::STORAGE | Usage::COPY_SRC;
-        let buffer = |what: Wanted, wanted: bool| async move {
-            match wanted {
-                true => engine
-                    .buffer(&what.to_string(), matrix, output)
-                    .await
-                    .map(Some),
-                false => Ok(None),
+        let some = |what: &'static str, size: Option<u64>, usage| async move {
+            match size {
+                Some(size) => engine.buffer(what, size, usage).await.map(Some),
+                None => Ok(None),
             }
         };
-        let over_logits = problem.grad_over_logits();
+        let when = |wanted: bool, size: u64| wanted.then_some(size);
+        let (wants_grad, over_logits) = (problem.wants(Wanted::Grad), problem.grad_over_logits());
+        let softmax = when(problem.wants(Wanted::Softmax), matrix);
+        let log_softmax = when(problem.wants(Wanted::LogSoftmax), matrix);
+        let losses = when(problem.wants(Wanted::Losses), 4 * rows);
+        let lse = when(problem.wants(Wanted::Lse), 4 * rows);
+        let predictions = when(problem.wants(Wanted::Predictions), 4 * rows);
         let labels = match problem.labels() {
             LabelKind::None => None,
             LabelKind::Index { .. } => Some(4 * rows),
             LabelKind::Dense => Some(matrix),
         };
         let upstream = match problem.upstream() {
-            Upstream::Number(_) => 4,
-            Upstream::PerRow => 4 * rows,
+            Upstream::Number(_) => None,
+            Upstream::Shared => when(wants_grad, 4),
+            Upstream::PerRow => when(wants_grad, 4 * rows),
         };
+        let totals = LOSS_OFFSET + 4;
+        let scratch = prepared.scratch_size_for(engine, chunk_rows);
         Ok(ChunkBuffers {
             logits: engine
                 .buffer("logits", matrix, input | Usage::COPY_SRC)
                 .await?,
-            labels: match labels {
-                Some(size) => Some(engine.buffer("labels", size, input).await?),
-                None => None,
-            },
-            upstream: match problem.wants(Wanted::Grad) {
-                true => Some(engine.buffer("upstream", upstream, input).await?),
-                false => None,
-            },
-            softmax: buffer(Wanted::Softmax, problem.wants(Wanted::Softmax)).await?,
-            log_softmax: buffer(Wanted::LogSoftmax, problem.wants(Wanted::LogSoftmax)).await?,
-            grad: buffer(Wanted::Grad, problem.wants(Wanted::Grad) && !over_logits).await?,
-            row_outputs: engine
-                .buffer(
-                    "row outputs",
-                    4 * rows * prepared.row_outputs_words() as u64,
-                    output,
-                )
-                .await?,
-            row_states: engine
-                .buffer(
-                    "row states",
-                    4 * rows * ROW_STATE_WORDS as u64,
-                    Usage::STORAGE,
-                )
-                .await?,
-            accumulators: engine
-                .buffer(
-                    "accumulators",
-                    accumulators_size(),
-                    output | Usage::COPY_DST,
-                )
-                .await?,
+            labels: some("labels", labels, input).await?,
+            upstream: some("upstream", upstream, input).await?,
+            softmax: some("softmax", softmax, output).await?,
+            log_softmax: some("log_softmax", log_softmax, output).await?,
+            grad: some("grad", when(wants_grad && !over_logits, matrix), output).await?,
+            losses: some("losses", losses, output).await?,
+            lse: some("lse", lse, output).await?,
+            predictions: some("predictions", predictions, output).await?,
+            totals: engine.buffer("totals", totals, output).await?,
+            scratch: engine.buffer("scratch", scratch, Usage::STORAGE).await?,
             staging: engine
                 .buffer(
                     "staging",
-                    matrix
-                        .max(4 * rows * prepared.row_outputs_words() as u64)
-                        .max(4 * STATUS_WORDS as u64),
+                    matrix.max(4 * rows).max(totals),
                     Usage::MAP_READ | Usage::COPY_DST,
                 )
                 .await?,
         })
     }
 
-    fn views(&self) -> Buffers<'_> {
+    fn views(&self, problem: &Problem) -> Buffers<'_> {
+        let part = |offset, size| BufferRange {
+            buffer: &self.totals,
+            offset,
+            size,
+        };
+        let reduced = problem.wants(Wanted::Loss) && problem.reduction() != Reduction::None;
         Buffers {
-            logits: BufferRange::whole(&self.logits),
             labels: self.labels.as_ref().map(BufferRange::whole),
             upstream: self.upstream.as_ref().map(BufferRange::whole),
             softmax: self.softmax.as_ref().map(BufferRange::whole),
             log_softmax: self.log_softmax.as_ref().map(BufferRange::whole),
             grad: self.grad.as_ref().map(BufferRange::whole),
-            row_outputs: BufferRange::whole(&self.row_outputs),
-            row_states: BufferRange::whole(&self.row_states),
-            accumulators: BufferRange::whole(&self.accumulators),
+            losses: self.losses.as_ref().map(BufferRange::whole),
+            lse: self.lse.as_ref().map(BufferRange::whole),
+            predictions: self.predictions.as_ref().map(BufferRange::whole),
+            loss: reduced.then_some(part(LOSS_OFFSET, 4)),
+            ..Buffers::new(
+                BufferRange::whole(&self.logits),
+                part(0, STATUS_SIZE),
+                BufferRange::whole(&self.scratch),
+            )
         }
     }
 
@@ -304,8 +301,9 @@ impl ChunkBuffers {
                     ),
                 }
                 match problem.upstream() {
-                    Upstream::Number(number) => {
-                        write(self.upstream.as_ref(), bytemuck::bytes_of(&number));
+                    Upstream::Number(_) => {}
+                    Upstream::Shared => {
+                        write(self.upstream.as_ref(), bytemuck::cast_slice(batch.upstream))
                     }
                     Upstream::PerRow => write(
                         self.upstream.as_ref(),
@@ -314,16 +312,16 @@ impl ChunkBuffers {
                 }
             })
             .await?;
-        let bound = prepared.bind(engine, &self.views(), chunk).await?;
+        let valid_rows = results.valid_rows as u32;
+        let bound = prepared
+            .bind_counted(engine, &self.views(problem), chunk, valid_rows)
+            .await?;
         times.upload += started.elapsed();
 
         let started = Instant::now();
         let submission = engine
             .guarded("the dispatch", 0, |device| {
                 let mut encoder = device.create_command_encoder(&Default::default());
-                if chunk.rows_before == 0 {
-                    encoder.clear_buffer(&self.accumulators, 0, None);
-                }
                 bound.record_rows(&mut encoder);
                 if last {
                     bound.record_reduce(&mut encoder);
@@ -352,54 +350,49 @@ impl ChunkBuffers {
                 .await?;
             }
         }
-        let sections: Vec<Wanted> = prepared.row_sections().collect();
-        if !sections.is_empty() {
-            let size = 4 * (sections.len() * rows.len()) as u64;
-            self.fetch(engine, &self.row_outputs, size, |bytes| {
-                for (wanted, section) in sections.iter().zip(bytes.chunks_exact(4 * rows.len())) {
-                    let words = section.chunks_exact(4);
-                    let floats = match wanted {
-                        Wanted::Losses => results.losses.as_mut(),
-                        Wanted::Lse => results.lse.as_mut(),
-                        _ => None,
-                    };
-                    if let Some(floats) = floats {
-                        for (value, word) in floats[rows.clone()].iter_mut().zip(words) {
-                            *value = bytemuck::pod_read_unaligned(word);
-                        }
-                    } else if let Some(predictions) = results.predictions.as_mut() {
-                        for (value, word) in predictions[rows.clone()].iter_mut().zip(words) {
-                            *value = i64::from(bytemuck::pod_read_unaligned::<i32>(word));
-                        }
-                    }
+        for (buffer, values) in [
+            (&self.losses, results.losses.as_mut()),
+            (&self.lse, results.lse.as_mut()),
+        ] {
+            if let (Some(buffer), Some(values)) = (buffer, values) {
+                let values = &mut values[rows.clone()];
+                self.fetch(engine, buffer, 4 * rows.len() as u64, |bytes| {
+                    bytemuck::cast_slice_mut(values).copy_from_slice(bytes);
+                })
+                .await?;
+            }
+        }
+        if let (Some(buffer), Some(values)) = (&self.predictions, results.predictions.as_mut()) {
+            self.fetch(engine, buffer, 4 * rows.len() as u64, |bytes| {
+                for (value, word) in values[rows.clone()].iter_mut().zip(bytes.chunks_exact(4)) {
+                    *value = i64::from(bytemuck::pod_read_unaligned::<i32>(word));
                 }
             })
             .await?;
         }
         if last {
-            let mut words = [0u32; STATUS_WORDS];
-            let size = 4 * STATUS_WORDS as u64;
-            self.fetch(engine, &self.accumulators, size, |bytes| {
-                bytemuck::cast_slice_mut(&mut words).copy_from_slice(bytes);
+            let mut words = [0; STATUS_WORDS];
+            let mut loss = 0.0;
+            self.fetch(engine, &self.totals, LOSS_OFFSET + 4, |bytes| {
+                let (status, rest) = bytes.split_at(STATUS_SIZE as usize);
+                bytemuck::cast_slice_mut(&mut words).copy_from_slice(status);
+                loss = bytemuck::pod_read_unaligned(&rest[rest.len() - 4..]);
             })
             .await?;
-            if words[status::VALID_ROWS] != results.valid_rows as u32 {
+            let status = Status::from_words(&words);
+            if status.valid_rows != valid_rows {
                 return Err(Error::Driver {
                     what: "the sums of the batch".to_owned(),
                     reason: format!(
-                        "it counted {} rows, there are {}",
-                        words[status::VALID_ROWS],
-                        results.valid_rows
+                        "it counted {} rows, there are {valid_rows}",
+                        status.valid_rows
                     ),
                 });
             }
-            results.nan_rows = u64::from(words[status::NAN_ROWS]);
-            results.first_nan_row =
-                (results.nan_rows > 0).then(|| u64::from(!words[status::FIRST_NAN_ROW]));
-            results.correct = results
-                .correct
-                .map(|_| u64::from(words[status::CORRECT_ROWS]));
-            results.loss = results.loss.map(|_| f32::from_bits(words[status::LOSS]));
+            results.nan_rows = u64::from(status.nan_rows);
+            results.first_nan_row = status.first_nan_row.map(u64::from);
+            results.correct = results.correct.map(|_| u64::from(status.correct));
+            results.loss = results.loss.map(|_| loss);
         }
         times.download += started.elapsed();
         Ok(())

@@ -6,8 +6,12 @@
 override WORKGROUP_SIZE: u32 = 64u;
 override HAS_LABELS: bool = true;
 
-@group(0) @binding(7) var<storage, read> row_states: array<u32>;
-@group(0) @binding(8) var<storage, read_write> row_outputs: array<u32>;
+@group(0) @binding(8) var<storage, read_write> states: array<u32>;
+@group(0) @binding(9) var<storage, read_write> losses: array<u32>;
+@group(0) @binding(10) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(11) var<storage, read_write> predictions: array<u32>;
+
+const STATE_WORDS = 8u;
 
 const NAN = 0x7fc00000u;
 const PLUS_INF = 0x7f800000u;
@@ -59,38 +63,37 @@ fn finish_rows(
     if row >= params.rows {
         return;
     }
-    let at = params.row_states_start + 8u * row;
-    let top = bitcast<f32>(row_states[at]);
-    let log_sum = log1p_sum(bitcast<f32>(row_states[at + 1u]));
-    let half_gap = bitcast<f32>(row_states[at + 2u]);
-    let weight = bitcast<f32>(row_states[at + 3u]);
-    seen = row_states[at + 4u];
+    let slot = (group + local) % SUM_SLOTS;
+    let at = STATE_WORDS * row;
+    let top = bitcast<f32>(states[at]);
+    let log_sum = log1p_sum(bitcast<f32>(states[at + 1u]));
+    let half_gap = bitcast<f32>(states[at + 2u]);
+    let weight = bitcast<f32>(states[at + 3u]);
+    seen = states[at + 4u];
 
     if params.lse_start != NOT_WANTED {
-        row_outputs[params.lse_start + row] = select(bitcast<u32>(top + log_sum), NAN, (seen & POISONED) != 0u);
+        lse[params.lse_start + row] = select(bitcast<u32>(top + log_sum), NAN, (seen & POISONED) != 0u);
     }
     if params.predictions_start != NOT_WANTED {
-        row_outputs[params.predictions_start + row] = row_states[at + 5u];
+        predictions[params.predictions_start + row] = states[at + 5u];
     }
     if (seen & IGNORED) == 0u {
-        count(VALID_ROWS);
+        count(slot, VALID_ROWS);
         if is_nan_row() {
-            count(NAN_ROWS);
-            note_first(FIRST_NAN_ROW, row);
+            note(NAN_ROWS, row);
         }
         if (seen & BAD_LABEL) != 0u {
-            count(BAD_LABELS);
-            note_first(FIRST_BAD_LABEL, row);
+            note(BAD_LABELS, row);
         }
-        if (seen & CORRECT) != 0u {
-            count(CORRECT_ROWS);
+        if (seen & HIT) != 0u {
+            count(slot, CORRECT_ROWS);
         }
     }
     if HAS_LABELS {
         let loss = loss_bits(log_sum, half_gap, weight);
         if params.losses_start != NOT_WANTED {
-            row_outputs[params.losses_start + row] = loss;
+            losses[params.losses_start + row] = loss;
         }
-        add_exactly((group + local) % SUM_SLOTS, loss);
+        add_exactly(slot, loss);
     }
 }

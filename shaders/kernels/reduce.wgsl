@@ -1,32 +1,31 @@
-// One workgroup turns the exact sums of the batch into the reduced loss, rounded once.
+// One workgroup turns the exact sums of the batch into the reduced loss, rounded once, and leaves
+// zeros for the next batch.
 //
-// Reads the accumulators, writes one word of them. Invocation l adds up limb l of every slot; then
-// one invocation carries, subtracts, divides bit by bit and rounds to nearest, ties to even.
+// Invocation l adds up word l of every slot; then one invocation carries, subtracts, divides bit by
+// bit and rounds to nearest, ties to even.
 
 const WORKGROUP_SIZE = 32u;
 
-var<workgroup> limb_low: array<u32, 20>;
-var<workgroup> limb_high: array<u32, 20>;
+@group(0) @binding(12) var<storage, read_write> loss: array<u32>;
 
-fn accumulator(word: u32) -> u32 {
-    return atomicLoad(&accumulators[params.accumulators_start + word]);
-}
+var<workgroup> totals_low: array<u32, SLOT_WORDS>;
+var<workgroup> totals_high: array<u32, SLOT_WORDS>;
 
 // The number whose limbs start at `first`: carries released, one limb more.
 fn released(first: u32) -> array<u32, 11> {
     var number: array<u32, 11>;
     var carry = 0u;
     for (var l = 0u; l < LIMBS; l += 1u) {
-        let sum = limb_low[first + l] + carry;
-        carry = limb_high[first + l] + select(0u, 1u, sum < carry);
+        let sum = totals_low[first + l] + carry;
+        carry = totals_high[first + l] + select(0u, 1u, sum < carry);
         number[l] = sum;
     }
     number[LIMBS] = carry;
     return number;
 }
 
-// f32 bits of ±(positive − negative)·2^-149 / denominator.
-fn rounded_quotient(positive: array<u32, 11>, negative: array<u32, 11>, denominator: u32) -> u32 {
+// f32 bits of ±(positive − negative)·2^(power − 149) / divisor.
+fn rounded_quotient(positive: array<u32, 11>, negative: array<u32, 11>, divisor: u32, power: i32) -> u32 {
     var larger = positive;
     var smaller = negative;
     var sign = 0u;
@@ -54,11 +53,14 @@ fn rounded_quotient(positive: array<u32, 11>, negative: array<u32, 11>, denomina
             top_limb = l;
         }
     }
-    // Long division from the top bit, until 25 bits of the quotient are there.
+    // Long division from the top bit, until 25 bits of the quotient are there, or all above 2^-151.
     var quotient = 0u;
     var remainder = 0u;
     var position = i32(32u * top_limb + 31u);
-    for (; position >= -2 && quotient < 0x1000000u; position -= 1) {
+    if larger[top_limb] == 0u {
+        return 0u;
+    }
+    for (; position + power >= -2 && quotient < 0x1000000u; position -= 1) {
         var bit = 0u;
         if position >= 0 {
             bit = (larger[u32(position) / 32u] >> (u32(position) % 32u)) & 1u;
@@ -66,15 +68,15 @@ fn rounded_quotient(positive: array<u32, 11>, negative: array<u32, 11>, denomina
         let over = remainder >= 0x80000000u;
         remainder = (remainder << 1u) | bit;
         quotient <<= 1u;
-        if over || remainder >= denominator {
-            remainder -= denominator;
+        if over || remainder >= divisor {
+            remainder -= divisor;
             quotient |= 1u;
         }
     }
     if quotient == 0u {
         return 0u;
     }
-    // The last quotient bit weighs 2^(position + 1 − 149); what is left below it only breaks ties.
+    // The last quotient bit weighs 2^(position + 1 + power − 149); what is left below it only breaks ties.
     var sticky = remainder != 0u;
     for (var l = 0u; l <= LIMBS; l += 1u) {
         let below = position + 1 - i32(32u * l);
@@ -84,7 +86,7 @@ fn rounded_quotient(positive: array<u32, 11>, negative: array<u32, 11>, denomina
             sticky |= (larger[l] & ((1u << u32(below)) - 1u)) != 0u;
         }
     }
-    if position < -2 {
+    if position + power < -2 {
         // Below 2^-126: the last bit is two below the grid of 2^-149.
         let kept = quotient >> 2u;
         let rest = (quotient & 3u) * 2u + select(0u, 1u, sticky);
@@ -93,41 +95,54 @@ fn rounded_quotient(positive: array<u32, 11>, negative: array<u32, 11>, denomina
     let kept = quotient >> 1u;
     let half = (quotient & 1u) == 1u;
     let rounded = kept + select(0u, 1u, half && (sticky || (kept & 1u) == 1u));
-    // kept = 1.xxx·2^23 weighs 2^(position + 2 − 149); its exponent field is that of 2^(position + 25 − 149).
-    let exponent = position + 3;
+    // kept = 1.xxx·2^23 weighs 2^(position + 2 + power − 149).
+    let exponent = position + 3 + power;
     let bits = (u32(exponent - 1) << 23u) + rounded;
     return sign | select(bits, 0x7f800000u, exponent >= 255 || bits >= 0x7f800000u);
 }
 
+// The reduced loss from the totals.
+fn loss_bits() -> u32 {
+    let word = denominator_word();
+    let is_count = (params.denominator_flags & DENOMINATOR_IS_COUNT) != 0u;
+    let up = totals_low[PLUS_INF_LOSSES] != 0u;
+    let down = totals_low[MINUS_INF_LOSSES] != 0u;
+    if totals_low[NAN_LOSSES] != 0u || (up && down) || !select(divides(word), word != 0u, is_count) {
+        return 0x7fc00000u;
+    }
+    if up {
+        return 0x7f800000u;
+    }
+    if down {
+        return 0xff800000u;
+    }
+    // An f32 is its 24-bit mantissa times a power of two.
+    let divisor = select((word & 0x7fffffu) | 0x800000u, word, is_count);
+    let power = select(150 - i32(word >> 23u), 0, is_count);
+    return rounded_quotient(released(0u), released(LIMBS), divisor, power);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn reduce(@builtin(local_invocation_index) local: u32) {
-    if local < SLOT_WORDS {
-        var low = 0u;
-        var high = 0u;
-        for (var slot = 0u; slot < SUM_SLOTS; slot += 1u) {
-            let limb = accumulator(STATUS_WORDS + slot * SLOT_WORDS + local);
-            low += limb;
-            high += select(0u, 1u, low < limb);
-        }
-        limb_low[local] = low;
-        limb_high[local] = high;
+    var low = 0u;
+    var high = 0u;
+    for (var slot = 0u; slot < SUM_SLOTS; slot += 1u) {
+        let total = atomicExchange(&accumulators[slot * SLOT_WORDS + local], 0u);
+        low += total;
+        high += select(0u, 1u, low < total);
     }
+    totals_low[local] = low;
+    totals_high[local] = high;
     workgroupBarrier();
     if local != 0u {
         return;
     }
-    var denominator = params.denominator;
-    var bits: u32;
-    let up = accumulator(PLUS_INF_LOSSES) != 0u;
-    let down = accumulator(MINUS_INF_LOSSES) != 0u;
-    if accumulator(NAN_LOSSES) != 0u || (up && down) || denominator == 0u {
-        bits = 0x7fc00000u;
-    } else if up {
-        bits = 0x7f800000u;
-    } else if down {
-        bits = 0xff800000u;
-    } else {
-        bits = rounded_quotient(released(0u), released(LIMBS), denominator);
+    atomicStore(&status[params.status_start + VALID], totals_low[VALID_ROWS]);
+    atomicStore(&status[params.status_start + CORRECT], totals_low[CORRECT_ROWS]);
+    if params.loss_start != NOT_WANTED {
+        loss[params.loss_start] = loss_bits();
     }
-    atomicStore(&accumulators[params.accumulators_start + LOSS], bits);
+    if params.denominator_flags == (DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT) {
+        denominator[params.denominator_start] = 0u;
+    }
 }

@@ -5,7 +5,7 @@
 
 const WORKGROUP_SIZE = 32u;
 
-@group(0) @binding(8) var<storage, read_write> row_outputs: array<u32>;
+@group(0) @binding(15) var<storage, read_write> probes: array<u32>;
 
 var<workgroup> leaves: array<f32, WORKGROUP_SIZE>;
 
@@ -24,14 +24,14 @@ fn self_test(@builtin(local_invocation_index) local: u32) {
     }
     workgroupBarrier();
     if local == 0u {
-        row_outputs[0] = bitcast<u32>(two_sum(veil(1.0), veil(0x1p-30f)).y);
-        row_outputs[1] = bitcast<u32>(two_sum(veil(-16777216.0), veil(-1.0)).y);
-        row_outputs[2] = select(0u, 1u, is_finite(0x7fc00000u ^ params.zero))
+        probes[0] = bitcast<u32>(two_sum(veil(1.0), veil(0x1p-30f)).y);
+        probes[1] = bitcast<u32>(two_sum(veil(-16777216.0), veil(-1.0)).y);
+        probes[2] = select(0u, 1u, is_finite(0x7fc00000u ^ params.zero))
             | select(0u, 2u, is_finite(0xff800000u ^ params.zero))
             | select(0u, 4u, is_finite(0x7f7fffffu ^ params.zero));
-        row_outputs[3] = bitcast<u32>(leaves[0]);
-        row_outputs[4] = bitcast<u32>(exp_gap(veil(-1.0), veil(0.0)));
-        row_outputs[5] = bitcast<u32>(log1p_sum(veil(1.0)));
-        row_outputs[6] = bitcast<u32>(reciprocal_sum(veil(2.0)));
+        probes[3] = bitcast<u32>(leaves[0]);
+        probes[4] = bitcast<u32>(exp_gap(veil(-1.0), veil(0.0)));
+        probes[5] = bitcast<u32>(log1p_sum(veil(1.0)));
+        probes[6] = bitcast<u32>(reciprocal_sum(veil(2.0)));
     }
 }

@@ -1,15 +1,7 @@
 // One class index per row: loss L + (m − x_y), gradient p, and −(sum of the others)/(1 + s) at the
 // label, where p − 1 would cancel.
 
-@group(0) @binding(2) var<storage, read> labels: array<i32>;
-
-struct Label {
-    column: u32,
-    half_gap: f32,
-    weight: f32,
-    // Σ of exp(x − m) over the classes that are not the label.
-    others: f32,
-}
+@group(0) @binding(2) var<storage, read_write> labels: array<i32>;
 
 // Never reads past the row: a bad label is noted, and its row comes out NaN.
 fn row_label(row: u32, state: RowState) -> Label {

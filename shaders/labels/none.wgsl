@@ -1,13 +1,7 @@
 // No labels.
 
-struct Label {
-    column: u32,
-    half_gap: f32,
-    weight: f32,
-}
-
 fn row_label(row: u32, state: RowState) -> Label {
-    return Label(NO_LABEL, 0.0, 0.0);
+    return Label(NO_LABEL, 0.0, 0.0, 0.0);
 }
 
 fn column_grad(at: u32, column: u32, p: f32, done: Row) -> f32 {

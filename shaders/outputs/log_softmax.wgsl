@@ -1,4 +1,4 @@
-@group(0) @binding(5) var<storage, read_write> log_softmax: array<u32>;
+@group(0) @binding(6) var<storage, read_write> log_softmax: array<u32>;
 const WRITES_LOG_SOFTMAX = true;
 
 fn write_log_softmax(at: u32, bits: u32) {

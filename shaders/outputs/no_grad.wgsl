@@ -1,6 +1,7 @@
 const WRITES_GRAD = false;
+const GRAD_OVER_LOGITS = false;
 
-fn upstream_of(row: u32) -> f32 {
+fn gradient_scale(row: u32) -> f32 {
     return 0.0;
 }
 

@@ -1,5 +1,30 @@
-@group(0) @binding(3) var<storage, read> upstream: array<f32>;
+@group(0) @binding(3) var<storage, read_write> upstream: array<f32>;
 
 fn upstream_of(row: u32) -> f32 {
+    if params.upstream_stride == NOT_WANTED {
+        return params.upstream;
+    }
     return upstream[params.upstream_start + row * params.upstream_stride];
+}
+
+// Upstream gradient over the denominator, rounded twice. A count of 0 has no row to scale, and gives
+// 0; a number that is no denominator gives NaN.
+fn gradient_scale(row: u32) -> f32 {
+    let word = denominator_word();
+    // Halves of 16 bits, because a count may have more bits than an f32.
+    var d = two_sum(f32(word & 0xffff0000u), f32(word & 0xffffu));
+    if (params.denominator_flags & DENOMINATOR_IS_COUNT) == 0u {
+        if !divides(word) {
+            return bitcast<f32>(0x7fc00000u ^ params.zero);
+        }
+        d = vec2<f32>(bitcast<f32>(word), 0.0);
+    }
+    if d.x == 0.0 {
+        return 0.0;
+    }
+    // 1/d by its mantissa, from 1 to 2, then its power of two; doubled, so that it is never subnormal.
+    let bits = bitcast<u32>(d.x);
+    let power = bitcast<f32>((255u << 23u) - (bits & 0x7f800000u));
+    let mantissa = vec2<f32>(bitcast<f32>((bits & 0x7fffffu) | 0x3f800000u), d.y * veil(0.5 * power));
+    return veil(veil(upstream_of(row) * veil(0.5 * reciprocal(mantissa))) * power);
 }

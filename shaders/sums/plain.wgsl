@@ -13,3 +13,11 @@ fn without_maximum(lanes: Sums, ties: f32) -> Sums {
 fn merge_sums(high: Sums, low: Sums, rescale: f32, drop: f32) -> Sums {
     return Sums(high.x + veil(low.x * rescale), 0.0);
 }
+
+fn wide(sums: Sums) -> vec4<f32> {
+    return vec4<f32>(sums, 0.0, 0.0);
+}
+
+fn narrow(sums: vec4<f32>) -> Sums {
+    return sums.xy;
+}

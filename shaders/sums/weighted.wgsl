@@ -35,3 +35,11 @@ fn merge_sums(high: Sums, low: Sums, rescale: f32, drop: f32) -> Sums {
         high.w + low.w,
     );
 }
+
+fn wide(sums: Sums) -> vec4<f32> {
+    return sums;
+}
+
+fn narrow(sums: vec4<f32>) -> Sums {
+    return sums;
+}

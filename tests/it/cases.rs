@@ -1,7 +1,7 @@
 //! Where jobs come from: the golden files, the digits, and generated rows of every shape.
 
 use serde_json::Value;
-use softxent::{Reduction, Results};
+use softxent::{Denominator, Reduction, Results};
 
 use crate::common::{ALL, Case, MASKED, Rng};
 
@@ -104,6 +104,9 @@ impl Golden {
                 per_row: reduction == Reduction::None,
                 wanted: wanted.collect(),
                 over_logits: false,
+                shared: false,
+                denominator: Denominator::ValidRows,
+                denominator_value: 0.0,
             },
             expect: Results {
                 softmax: numbers(&expect["softmax"]),

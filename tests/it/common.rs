@@ -4,8 +4,8 @@ use std::io::Write;
 use std::sync::OnceLock;
 
 use softxent::{
-    AdapterChoice, Batch, Engine, Labels, Problem, Reduction, Results, Strategy, Upstream, Wanted,
-    reference,
+    AdapterChoice, Batch, Denominator, Engine, Labels, Problem, Reduction, Results, Strategy,
+    Upstream, Wanted, reference,
 };
 
 pub const ALL: [Wanted; 7] = Wanted::ALL;
@@ -74,6 +74,11 @@ pub struct Case {
     pub reduction: Reduction,
     pub upstream: Vec<f32>,
     pub per_row: bool,
+    /// The one upstream gradient is given with the batch.
+    pub shared: bool,
+    pub denominator: Denominator,
+    /// What the buffer holds with [`Denominator::Buffer`].
+    pub denominator_value: f32,
     pub wanted: Vec<Wanted>,
     pub over_logits: bool,
 }
@@ -93,6 +98,9 @@ impl Case {
             reduction: Reduction::Mean,
             upstream: vec![1.0],
             per_row: false,
+            shared: false,
+            denominator: Denominator::ValidRows,
+            denominator_value: 0.0,
             wanted: ALL
                 .into_iter()
                 .filter(|wanted| !wanted.needs_labels())
@@ -130,16 +138,21 @@ impl Case {
         } else if self.dense.is_some() {
             problem = problem.dense_labels();
         }
-        let upstream = match self.per_row {
-            true => Upstream::PerRow,
-            false => Upstream::Number(self.upstream[0]),
-        };
         problem
             .reduction(self.reduction)
-            .upstream(upstream)
+            .denominator(self.denominator)
+            .upstream(self.upstream_kind())
             .want(self.wanted.iter().copied())
             .grad_over_logits(self.over_logits)
             .build()
+    }
+
+    pub fn upstream_kind(&self) -> Upstream {
+        match (self.per_row, self.shared) {
+            (true, _) => Upstream::PerRow,
+            (_, true) => Upstream::Shared,
+            _ => Upstream::Number(self.upstream[0]),
+        }
     }
 
     pub fn batch(&self) -> Batch<'_> {
@@ -150,7 +163,10 @@ impl Case {
                 (_, Some(dense)) => Labels::Dense(dense),
                 _ => Labels::None,
             },
-            upstream: if self.per_row { &self.upstream } else { &[] },
+            upstream: match self.upstream_kind() {
+                Upstream::Number(_) => &[],
+                _ => &self.upstream,
+            },
         }
     }
 
@@ -196,8 +212,10 @@ impl Case {
         } else {
             self.upstream[0]
         };
-        let denominator = match self.reduction {
-            Reduction::Mean => valid_rows.max(1) as f64,
+        let denominator = match (self.reduction, self.denominator) {
+            (Reduction::Mean, Denominator::Number(number)) => f64::from(number),
+            (Reduction::Mean, Denominator::Buffer) => f64::from(self.denominator_value),
+            (Reduction::Mean, Denominator::ValidRows) => valid_rows.max(1) as f64,
             _ => 1.0,
         };
         (f64::from(g) / denominator).abs()
@@ -324,204 +342,6 @@ pub fn same_bits(what: &str, a: &Results<u32>, b: &Results<u32>) -> Result<(), S
     ))
 }
 
-// ---- buffers of the caller ---------------------------------------------------------------------
-
-/// What lies around and, before the call, in every buffer: no result is ever made of it.
-const POISON: [u32; 2] = [0xdead_beef, 0x7fc0_beef];
-
-fn poison(words: usize) -> Vec<u32> {
-    (0..words).map(|i| POISON[i % 2]).collect()
-}
-
-/// Runs a case from and into buffers of the test, each array beginning at element `offset`, with
-/// poison on both sides. `labels`, where given, are the words of the label buffer, unchecked.
-/// Returns the results, and the counters.
-pub fn resident(
-    engine: &Engine,
-    kernel: Strategy,
-    case: &Case,
-    labels: Option<&[u32]>,
-    offset: usize,
-) -> Result<(Results<u32>, Vec<u32>), String> {
-    use softxent::wgpu::{
-        BufferDescriptor, BufferUsages as Usage, CommandEncoderDescriptor, MapMode, PollType,
-    };
-    use softxent::{BufferRange, Buffers, Chunk};
-    let text = |error: softxent::Error| error.to_string();
-    let problem = case.problem().map_err(text)?;
-    let prepared = pollster::block_on(engine.prepare_with(&problem, kernel)).map_err(text)?;
-    let (n, matrix) = (case.rows, case.rows * case.classes);
-    let after = 5;
-    // A buffer with these words in the middle, or with poison there.
-    let buffer = |words: usize, values: Option<&[u32]>| {
-        let mut all = poison(offset + words + after);
-        if let Some(values) = values {
-            all[offset..offset + words].copy_from_slice(values);
-        }
-        let buffer = engine.device().create_buffer(&BufferDescriptor {
-            label: Some("test"),
-            size: 4 * all.len() as u64,
-            usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
-            mapped_at_creation: false,
-        });
-        engine
-            .queue()
-            .write_buffer(&buffer, 0, bytemuck::cast_slice(&all));
-        buffer
-    };
-    let floats =
-        |values: &[f32]| -> Vec<u32> { values.iter().map(|value| value.to_bits()).collect() };
-    let label_words = match (labels, &case.index, &case.dense) {
-        (Some(words), ..) => Some(words.to_vec()),
-        (_, Some(index), _) => Some(index.iter().map(|&y| y as i32 as u32).collect()),
-        (.., Some(dense)) => Some(floats(dense)),
-        _ => None,
-    };
-    let has = |wanted| problem.wants(wanted);
-    let own_grad = has(Wanted::Grad) && !case.over_logits;
-    let sections = prepared.row_outputs_words();
-    let words = softxent::accumulators_size() as usize / 4;
-    // Name, length, values of an input.
-    let arrays: Vec<(&str, usize, Option<Vec<u32>>)> = vec![
-        ("logits", matrix, Some(floats(&case.logits))),
-        (
-            "labels",
-            label_words.as_ref().map_or(0, Vec::len),
-            label_words,
-        ),
-        (
-            "upstream",
-            case.upstream.len(),
-            has(Wanted::Grad).then(|| floats(&case.upstream)),
-        ),
-        (
-            "softmax",
-            if has(Wanted::Softmax) { matrix } else { 0 },
-            None,
-        ),
-        (
-            "log_softmax",
-            if has(Wanted::LogSoftmax) { matrix } else { 0 },
-            None,
-        ),
-        ("grad", if own_grad { matrix } else { 0 }, None),
-        ("row_outputs", sections * n, None),
-        ("row_states", 8 * n, None),
-        ("accumulators", words, Some(vec![0; words])),
-    ];
-    let buffers: Vec<_> = arrays
-        .iter()
-        .map(|(_, words, values)| buffer(*words, values.as_deref()))
-        .collect();
-    let range = |i: usize| BufferRange {
-        buffer: &buffers[i],
-        offset: 4 * offset as u64,
-        size: 4 * arrays[i].1 as u64,
-    };
-    let used = |i: usize, is: bool| is.then(|| range(i));
-    let denominator = match case.reduction {
-        Reduction::Mean => (0..n).filter(|&i| !case.is_ignored(i)).count() as u32,
-        _ => 1,
-    };
-    let chunk = Chunk {
-        rows: n,
-        rows_before: 0,
-        denominator,
-    };
-    let views = Buffers {
-        logits: range(0),
-        labels: used(1, arrays[1].1 > 0),
-        upstream: used(2, has(Wanted::Grad)),
-        softmax: used(3, has(Wanted::Softmax)),
-        log_softmax: used(4, has(Wanted::LogSoftmax)),
-        grad: used(5, own_grad),
-        row_outputs: range(6),
-        row_states: range(7),
-        accumulators: range(8),
-    };
-    let bound = pollster::block_on(prepared.bind(engine, &views, chunk)).map_err(text)?;
-    let mut encoder = engine
-        .device()
-        .create_command_encoder(&CommandEncoderDescriptor::default());
-    bound.record_rows(&mut encoder);
-    bound.record_reduce(&mut encoder);
-    // All of every buffer comes back, one after the other.
-    let staging = engine.device().create_buffer(&BufferDescriptor {
-        label: Some("test"),
-        size: buffers.iter().map(|buffer| buffer.size()).sum(),
-        usage: Usage::MAP_READ | Usage::COPY_DST,
-        mapped_at_creation: false,
-    });
-    let mut at = 0;
-    for buffer in &buffers {
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, at, buffer.size());
-        at += buffer.size();
-    }
-    engine.queue().submit([encoder.finish()]);
-    staging.slice(..).map_async(MapMode::Read, |_| {});
-    engine
-        .device()
-        .poll(PollType::wait_indefinitely())
-        .map_err(|error| error.to_string())?;
-    let back: Vec<u32> = {
-        let view = staging
-            .slice(..)
-            .get_mapped_range()
-            .map_err(|error| error.to_string())?;
-        bytemuck::cast_slice(&view).to_vec()
-    };
-
-    let (mut inside, mut rest) = (Vec::new(), &back[..]);
-    for (name, words, values) in &arrays {
-        let (mut all, more) = rest.split_at(offset + words + after);
-        rest = more;
-        let guard = poison(all.len());
-        let intact = |range: std::ops::Range<usize>| all[range.clone()] == guard[range];
-        if !intact(0..offset) || !intact(offset + words..all.len()) {
-            return Err(format!(
-                "{}: something outside {name} was written",
-                case.name
-            ));
-        }
-        all = &all[offset..offset + words];
-        let input = values
-            .as_ref()
-            .filter(|_| *name != "accumulators" && !(*name == "logits" && case.over_logits));
-        if input.is_some_and(|values| values != all) {
-            return Err(format!("{}: the input {name} was written", case.name));
-        }
-        inside.push(all.to_vec());
-    }
-    let mut sections = prepared.row_sections().zip(inside[6].chunks(n.max(1)));
-    let mut next = |wanted| -> Option<Vec<u32>> {
-        has(wanted).then(|| sections.next().map_or(vec![], |(_, words)| words.to_vec()))
-    };
-    let matrix_of = |i: usize, is: bool| is.then(|| inside[i].clone());
-    let status = inside[8][..16].to_vec();
-    let losses = next(Wanted::Losses);
-    let lse = next(Wanted::Lse);
-    let predictions = next(Wanted::Predictions);
-    let results = Results {
-        softmax: matrix_of(3, has(Wanted::Softmax)),
-        log_softmax: matrix_of(4, has(Wanted::LogSoftmax)),
-        grad: matrix_of(if case.over_logits { 0 } else { 5 }, has(Wanted::Grad)),
-        losses,
-        lse,
-        loss: (has(Wanted::Loss) && case.reduction != Reduction::None).then(|| status[9]),
-        correct: (case.index.is_some() && predictions.is_some()).then(|| u64::from(status[4])),
-        predictions: predictions.map(|words| {
-            words
-                .into_iter()
-                .map(|word| i64::from(word as i32))
-                .collect()
-        }),
-        valid_rows: u64::from(status[5]),
-        nan_rows: u64::from(status[0]),
-        first_nan_row: (status[0] > 0).then(|| u64::from(!status[1])),
-    };
-    Ok((results, status))
-}
-
 // ---- random numbers ----------------------------------------------------------------------------
 
 /// splitmix64: G. Steele, D. Lea, C. Flood, *Fast splittable pseudorandom number generators*, 2014.
@@ -636,8 +456,28 @@ pub fn exact_quotient(losses: &[f32], denominator: u32) -> f32 {
     if negative { -value } else { value }
 }
 
+/// The same for a denominator that is an f32: its 24-bit mantissa divides, its power of two moves the
+/// result, which has to be a normal number before and after.
+pub fn exact_quotient_by(losses: &[f32], denominator: f32) -> f32 {
+    let bits = denominator.to_bits();
+    let (mantissa, power) = (bits & 0x7f_ffff | 0x80_0000, (bits >> 23) as i32 - 150);
+    let quotient = exact_quotient(losses, mantissa);
+    let moved = (f64::from(quotient) * 2f64.powi(-power)) as f32;
+    let fits = |value: f32| value == 0.0 || !value.is_finite() || value.is_normal();
+    assert!(
+        fits(quotient) && fits(moved),
+        "{quotient:e} / 2^{power}: {moved:e}"
+    );
+    moved
+}
+
 #[test]
 fn exact_quotients_are_exact() {
+    assert_eq!(exact_quotient_by(&[1.0, 2.0], 2.5), 3.0 / 2.5);
+    assert_eq!(
+        exact_quotient_by(&[7.0, 0.5], 3e-20),
+        (7.5 / f64::from(3e-20f32)) as f32
+    );
     let tiny = f32::from_bits(1);
     for (losses, denominator, expected) in [
         (vec![], 1, 0.0),

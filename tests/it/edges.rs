@@ -3,7 +3,8 @@
 
 use softxent::{Error, Problem, Reduction, Results, Strategy, Wanted};
 
-use crate::common::{Case, MASKED as M, bits, gpu, per_row, resident, same_bits, select, widen};
+use crate::common::{Case, MASKED as M, bits, gpu, per_row, same_bits, select, widen};
+use crate::guest::{Home, resident};
 use crate::judge::{Worst, judge};
 
 const INF: f32 = f32::INFINITY;
@@ -446,10 +447,11 @@ fn a_bad_label_on_the_device_spoils_its_row() {
     ])
     .index(vec![2, 0, 1, 1]);
     for kernel in Strategy::ALL {
-        let (good, _) = resident(engine, kernel, &case, None, 3).unwrap();
+        let (good, _) = resident(engine, kernel, &case, Home::Apart(3)).unwrap();
         for bad in [3, i32::MAX, i32::MIN, -1, 1 << 24] {
-            let labels = [2, bad as u32, -100i32 as u32, bad as u32];
-            let (found, status) = resident(engine, kernel, &case, Some(&labels), 3).unwrap();
+            let mut case = case.clone();
+            case.index = Some(vec![2, i64::from(bad), -100, i64::from(bad)]);
+            let (found, status) = resident(engine, kernel, &case, Home::Apart(3)).unwrap();
             let is_nan = |words: &[u32]| words.iter().all(|&word| f32::from_bits(word).is_nan());
             let (losses, grad) = (found.losses.unwrap(), found.grad.unwrap());
             assert!(
@@ -477,7 +479,11 @@ fn a_bad_label_on_the_device_spoils_its_row() {
                 "{bad}"
             );
             // Bad labels are counted on their own, not as NaN rows: 2 of them, row 1 the first.
-            assert_eq!((status[2], !status[3]), (2, 1), "{bad}");
+            assert_eq!(
+                (status.bad_labels, status.first_bad_label),
+                (2, Some(1)),
+                "{bad}"
+            );
             assert_eq!(
                 (found.nan_rows, found.valid_rows, found.correct),
                 (0, 3, Some(1)),

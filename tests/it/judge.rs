@@ -20,9 +20,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use softxent::{Reduction, Results, Wanted};
+use softxent::{Denominator, Reduction, Results, Wanted};
 
-use crate::common::{Case, MASKED, exact_quotient};
+use crate::common::{Case, MASKED, exact_quotient, exact_quotient_by};
 
 /// The smallest normal f32.
 const TINY: f64 = f32::MIN_POSITIVE as f64;
@@ -255,11 +255,16 @@ pub fn judge(
         return fail("only one has a reduced loss".to_owned());
     }
     if let (Some(loss), Some(losses)) = (found.loss, &found.losses) {
-        let denominator = match case.reduction {
-            Reduction::Mean => expected.valid_rows as u32,
-            _ => 1,
+        let exact = match (case.reduction, case.denominator) {
+            (Reduction::Mean, Denominator::ValidRows) => {
+                exact_quotient(losses, expected.valid_rows as u32)
+            }
+            (Reduction::Mean, Denominator::Number(number)) => exact_quotient_by(losses, number),
+            (Reduction::Mean, Denominator::Buffer) => {
+                exact_quotient_by(losses, case.denominator_value)
+            }
+            _ => exact_quotient(losses, 1),
         };
-        let exact = exact_quotient(losses, denominator);
         if loss.to_bits() != exact.to_bits() && !(loss.is_nan() && exact.is_nan()) {
             return fail(format!(
                 "the reduced loss is {loss:e}, that of its rows {exact:e}"

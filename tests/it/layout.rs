@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use naga::{AddressSpace, Expression, Literal, StorageAccess, TypeInner};
 use softxent::kernel::{
-    ACCUMULATOR_WORDS, Access, NOT_WANTED, Params, ROW_STATE_WORDS, STATUS_WORDS, Slot, Variant,
+    ACCUMULATOR_WORDS, Access, BLOCK, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, Exchange,
+    NOT_WANTED, Params, STATE_WORDS, Slot, Variant, status,
 };
 use softxent::plan::Pass;
 
@@ -21,7 +22,19 @@ fn all() -> Vec<Parsed> {
         let text = variant.wgsl();
         let module = naga::front::wgsl::parse_str(&text)
             .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
-        Validator::new(ValidationFlags::all(), Capabilities::default())
+        // Shuffles are all that goes beyond what every adapter has.
+        let shuffles = match variant {
+            Variant::ShuffleTest => true,
+            Variant::Row { exchange, .. } => exchange == Exchange::Shuffle,
+            _ => false,
+        };
+        let capabilities = match shuffles {
+            true => Capabilities::SUBGROUP,
+            false => Capabilities::empty(),
+        };
+        Validator::new(ValidationFlags::all(), capabilities)
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::SHUFFLE)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
         Parsed {
@@ -53,9 +66,17 @@ impl Parsed {
 #[test]
 fn there_are_as_many_variants_as_the_house_allows() {
     let ids: BTreeSet<String> = Variant::all().iter().map(ToString::to_string).collect();
-    // Per loop: 4 without labels, and for index and dense labels 4 without a gradient and 3 with
-    // each of the two places for one.
-    assert_eq!(Variant::all().len(), 3 + 2 * (4 + 2 * (4 + 2 * 3)));
+    // What a kernel writes: nothing, softmax or log-softmax; with labels also the gradient, with or
+    // without softmax; where the logits can be written, also over them.
+    let (bare, labelled, written) = (3, 5, 7);
+    let loops = 2 * bare + 2 * (labelled + written);
+    // One kernel without teams; two with, in memory and by shuffles.
+    let rows = (1 + 2 * 2) * loops;
+    // States of blocks: by memory and shuffles, without and with weights, logits written or not.
+    // Their merge: by the three labels. Their outputs: as above, without those that write nothing.
+    let split = 2 * 2 * 2 + 3 * 2 + (loops - 3 * 2);
+    assert_eq!(Variant::all().len(), 5 + rows + split);
+    assert!(Variant::all().len() <= 200);
     assert_eq!(ids.len(), Variant::all().len(), "two variants have one id");
 }
 
@@ -125,6 +146,7 @@ fn every_variant_has_one_entry_point_of_its_name() {
         let pass = Pass {
             variant,
             workgroup_size: 64,
+            team: 8,
             option: true,
         };
         let given: BTreeSet<&str> = pass.constants().into_iter().map(|(name, _)| name).collect();
@@ -141,9 +163,9 @@ macro_rules! members {
 #[test]
 fn params_are_the_same_bytes() {
     let host = members!(rows classes zero ignore_index logits_start labels_start upstream_start
-        softmax_start log_softmax_start grad_start losses_start lse_start predictions_start
-        row_states_start accumulators_start upstream_stride gradient_scale denominator rows_before
-        reserved);
+        denominator_start softmax_start log_softmax_start grad_start losses_start lse_start
+        predictions_start loss_start status_start rows_before upstream_stride upstream denominator
+        denominator_flags reserved_0 reserved_1 reserved_2);
     assert_eq!(
         host.len() * 4,
         size_of::<Params>(),
@@ -187,10 +209,18 @@ fn constants_are_the_same_numbers() {
     for parsed in all() {
         let (variant, constants) = (parsed.variant, parsed.constants());
         for (name, expected) in [
-            ("STATUS_WORDS", STATUS_WORDS as u32),
             ("NOT_WANTED", NOT_WANTED),
+            ("DENOMINATOR_IN_BUFFER", DENOMINATOR_IN_BUFFER),
+            ("DENOMINATOR_IS_COUNT", DENOMINATOR_IS_COUNT),
+            ("STATE_WORDS", STATE_WORDS as u32),
+            ("NAN_ROWS", status::NAN_ROWS as u32),
+            ("FIRST_NAN_ROW", status::FIRST_NAN_ROW as u32),
+            ("BAD_LABELS", status::BAD_LABELS as u32),
+            ("FIRST_BAD_LABEL", status::FIRST_BAD_LABEL as u32),
+            ("VALID", status::VALID as u32),
+            ("CORRECT", status::CORRECT as u32),
             ("LANES", 32),
-            ("BLOCK", 1024),
+            ("BLOCK", BLOCK as u32),
             ("SLOT", 4),
             ("LANE_STEP", 128),
         ] {
@@ -199,36 +229,39 @@ fn constants_are_the_same_numbers() {
                 seen.insert(name);
             }
         }
-        if let (Some(slots), Some(words), Some(limbs)) = (
+        if let (Some(slots), Some(words), Some(sum), Some(limbs)) = (
             constants.get("SUM_SLOTS"),
             constants.get("SLOT_WORDS"),
+            constants.get("SUM_WORDS"),
             constants.get("LIMBS"),
         ) {
-            assert_eq!(
-                STATUS_WORDS as u32 + slots * words,
-                ACCUMULATOR_WORDS as u32,
-                "{variant}"
-            );
-            assert_eq!(2 * limbs, *words, "{variant}");
+            assert_eq!(slots * words, ACCUMULATOR_WORDS as u32, "{variant}");
+            assert_eq!(2 * limbs, *sum, "{variant}");
             // Bit 0 weighs 2⁻¹⁴⁹, and 2³² of the largest f32 still fit.
             assert!(32 * limbs >= 278 + 32, "{variant}");
-            assert!(constants["LOSS"] < STATUS_WORDS as u32, "{variant}");
-            seen.insert("SUM_SLOTS");
-        }
-        // A row's state starts at a multiple of its words, and no word is past them.
-        let stride = format!("params.row_states_start + {ROW_STATE_WORDS}u * row");
-        if matches!(variant, Variant::Row { .. } | Variant::FinishRows) {
-            assert_eq!(parsed.text.matches(&stride).count(), 1, "{variant}");
+            let counts = [
+                "VALID_ROWS",
+                "CORRECT_ROWS",
+                "PLUS_INF_LOSSES",
+                "MINUS_INF_LOSSES",
+                "NAN_LOSSES",
+            ];
+            let places: BTreeSet<u32> = counts.iter().map(|&count| constants[count]).collect();
             assert!(
-                !parsed.text.contains(&format!("at + {ROW_STATE_WORDS}u")),
+                places.len() == counts.len() && places.iter().all(|at| at >= sum && at < words),
                 "{variant}"
             );
-            seen.insert("ROW_STATE_WORDS");
+            seen.insert("SUM_SLOTS");
         }
+        // A state has no word past its last.
+        assert!(
+            !parsed.text.contains(&format!("at + {STATE_WORDS}u")),
+            "{variant}"
+        );
     }
     assert_eq!(
         seen.len(),
-        8,
+        15,
         "some constant is nowhere to be found: {seen:?}"
     );
 }

@@ -11,6 +11,7 @@ mod common;
 mod device;
 mod edges;
 mod golden;
+mod guest;
 mod judge;
 mod layout;
 mod plan;

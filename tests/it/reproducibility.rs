@@ -7,9 +7,8 @@ use softxent::{Engine, Reduction, Results, Strategy, Wanted};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::checks::ONE_PASS;
-use crate::common::{
-    ALL, Case, Rng, bits, gpu, long, per_row, resident, same_bits, select, sibling,
-};
+use crate::common::{ALL, Case, Rng, bits, gpu, long, per_row, same_bits, select, sibling};
+use crate::guest::{Home, resident};
 use crate::judge::ulp;
 
 #[track_caller]
@@ -87,7 +86,7 @@ fn offsets_in_buffers_do_not_matter() {
             let host = bits(&case.run(engine, kernel));
             case.over_logits = over;
             for offset in 0..=9 {
-                let (found, _) = resident(engine, kernel, &case, None, offset)
+                let (found, _) = resident(engine, kernel, &case, Home::Apart(offset))
                     .unwrap_or_else(|why| panic!("{why}"));
                 let name = format!("{}, {}, offset {offset}", case.name, kernel.name());
                 assert_same(&name, &host, &found);
@@ -103,8 +102,8 @@ fn offsets_in_buffers_do_not_matter() {
     for kernel in Strategy::ALL {
         let host = bits(&case.run(engine, kernel));
         for offset in [0, 1, 4, 7] {
-            let (found, _) =
-                resident(engine, kernel, &case, None, offset).unwrap_or_else(|why| panic!("{why}"));
+            let (found, _) = resident(engine, kernel, &case, Home::Apart(offset))
+                .unwrap_or_else(|why| panic!("{why}"));
             assert_same(&format!("upstream a row, offset {offset}"), &host, &found);
         }
     }

@@ -1,0 +1,37 @@
+// A team owns a row; a workgroup holds WORKGROUP_SIZE / TEAM of them, and of rows.
+//
+// Reads each logit twice for its state and once for outputs of its shape, again for rows of more
+// than one block; a block is 4 KiB, which the nearest cache holds. Every member carries the whole
+// state of the row, so nothing has to be handed out. Everything around an exchange is uniform: it
+// depends on the parameters alone.
+
+override WORKGROUP_SIZE: u32 = 64u;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn row_per_subgroup(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    local = index;
+    let row = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / TEAM) + local / TEAM;
+    let here = row < params.rows;
+    let columns = select(0u, params.classes, here);
+    for (var start = 0u; start < params.classes; start += BLOCK) {
+        push(team_block(row, start, min(columns, start + BLOCK)));
+    }
+    seen = team_or(seen);
+    var done: Row;
+    if here {
+        done = finish_row(row, pop_all());
+        if local % TEAM == 0u {
+            store_row(row, done);
+        }
+    }
+    if WRITES_MATRIX {
+        wait_for_label_readers();
+        for (var start = 0u; start < params.classes; start += BLOCK) {
+            team_write(row, start, min(columns, start + BLOCK), done);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+// Second of three passes over split rows: one workgroup merges the states of a row's blocks.
+//
+// Each invocation merges a run of a power of two of blocks, a subtree of the canonical tree; the
+// workgroup merges the runs. Reads 32 bytes a block, writes 32 a row.
+
+override WORKGROUP_SIZE: u32 = 64u;
+
+var<workgroup> runs: array<RowState, WORKGROUP_SIZE>;
+var<workgroup> seen_by_any: atomic<u32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn split_row_merge(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = workgroup.y * workgroups.x + workgroup.x;
+    if row >= params.rows {
+        return;
+    }
+    if local == 0u {
+        atomicStore(&seen_by_any, 0u);
+    }
+    let blocks = blocks_per_row();
+    var run = 1u;
+    while run * WORKGROUP_SIZE < blocks {
+        run *= 2u;
+    }
+    for (var block = local * run; block < min(blocks, (local + 1u) * run); block += 1u) {
+        push(load_block(row, block));
+    }
+    runs[local] = pop_all();
+    for (var apart = 1u; apart < WORKGROUP_SIZE; apart *= 2u) {
+        workgroupBarrier();
+        if local % (2u * apart) == 0u {
+            runs[local] = merge(runs[local], runs[local + apart]);
+        }
+    }
+    atomicOr(&seen_by_any, seen);
+    workgroupBarrier();
+    if local == 0u {
+        seen = atomicLoad(&seen_by_any);
+        store_row(row, finish_row(row, runs[0]));
+    }
+}

@@ -1,0 +1,341 @@
+//! Arrays of a caller on the device, for the tests of the resident calls: each at an odd place, in a
+//! buffer of its own or all in one, with poison on both sides.
+
+use softxent::wgpu::{self, BufferUsages as Usage};
+use softxent::{
+    Bound, BufferRange, Buffers, Denominator, Engine, Prepared, Reduction, Results, STATUS_SIZE,
+    Status, Strategy, Upstream, Wanted,
+};
+
+use crate::common::Case;
+
+/// What lies around and, before the call, in every output: no result is ever made of it.
+const POISON: [u32; 2] = [0xdead_beef, 0x7fc0_beef];
+/// Words of poison after an array.
+const AFTER: usize = 5;
+
+fn poison(words: usize) -> Vec<u32> {
+    (0..words).map(|i| POISON[i % 2]).collect()
+}
+
+pub fn floats(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Where the arrays lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// Each in a buffer of its own, at this element.
+    Apart(usize),
+    /// All in one buffer, this many elements apart.
+    Pooled(usize),
+}
+
+struct Array {
+    name: &'static str,
+    buffer: usize,
+    start: usize,
+    words: usize,
+    /// The values of an input, which is to stay as it is.
+    input: Option<Vec<u32>>,
+}
+
+/// A case with its arrays on the device of an engine, bound.
+pub struct Guest<'a> {
+    engine: &'a Engine,
+    case: Case,
+    arrays: Vec<Array>,
+    buffers: Vec<wgpu::Buffer>,
+    pub prepared: Prepared,
+    pub bound: Bound,
+}
+
+impl<'a> Guest<'a> {
+    pub fn new(
+        engine: &'a Engine,
+        kernel: Strategy,
+        case: &Case,
+        home: Home,
+    ) -> Result<Guest<'a>, String> {
+        let text = |error: softxent::Error| format!("{}, {}: {error}", case.name, kernel.name());
+        let problem = case.problem().map_err(text)?;
+        let prepared = pollster::block_on(engine.prepare_with(&problem, kernel)).map_err(text)?;
+        let (n, matrix) = (case.rows, case.rows * case.classes);
+        let labels = match (&case.index, &case.dense) {
+            (Some(index), _) => Some(index.iter().map(|&y| y as i32 as u32).collect()),
+            (_, Some(dense)) => Some(floats(dense)),
+            _ => None,
+        };
+        let upstream = (case.upstream_kind() != Upstream::Number(case.upstream[0])
+            && problem.wants(Wanted::Grad))
+        .then(|| floats(&case.upstream));
+        let denominator = match case.denominator {
+            Denominator::Buffer => Some(floats(&[case.denominator_value])),
+            _ => None,
+        };
+        let scratch = prepared.scratch_size(engine) as usize / 4;
+        let has = |wanted| problem.wants(wanted);
+        let output = |wanted, words| if has(wanted) { words } else { 0 };
+        let reduced = case.reduction != Reduction::None;
+        let own_grad = has(Wanted::Grad) && !case.over_logits;
+        let length = |values: &Option<Vec<u32>>| values.as_ref().map_or(0, Vec::len);
+        let mut arrays = vec![("logits", matrix, Some(floats(&case.logits)))];
+        arrays.extend([
+            ("labels", length(&labels), labels),
+            ("upstream", length(&upstream), upstream),
+            ("denominator", length(&denominator), denominator),
+            ("softmax", output(Wanted::Softmax, matrix), None),
+            ("log_softmax", output(Wanted::LogSoftmax, matrix), None),
+            ("grad", if own_grad { matrix } else { 0 }, None),
+            ("losses", output(Wanted::Losses, n), None),
+            ("lse", output(Wanted::Lse, n), None),
+            ("predictions", output(Wanted::Predictions, n), None),
+            ("loss", usize::from(reduced && has(Wanted::Loss)), None),
+            ("status", STATUS_SIZE as usize / 4, None),
+            ("scratch", scratch, None),
+        ]);
+
+        let (mut placed, mut contents) = (Vec::new(), Vec::new());
+        for (name, words, input) in arrays {
+            if words == 0 {
+                continue;
+            }
+            let gap = match home {
+                Home::Apart(gap) => {
+                    contents.push(Vec::new());
+                    gap
+                }
+                Home::Pooled(gap) => {
+                    contents.resize(1, Vec::new());
+                    gap
+                }
+            };
+            let buffer = contents.len() - 1;
+            let all: &mut Vec<u32> = &mut contents[buffer];
+            all.extend(poison(gap));
+            let start = all.len();
+            match (&input, name) {
+                (Some(values), _) => all.extend(values),
+                // Scratch and status begin as zeros.
+                (None, "status" | "scratch") => all.extend(vec![0; words]),
+                (None, _) => all.extend(poison(words)),
+            }
+            all.extend(poison(AFTER));
+            let stays = name != "logits" || !case.over_logits;
+            placed.push(Array {
+                name,
+                buffer,
+                start,
+                words,
+                input: input.filter(|_| stays),
+            });
+        }
+        let buffers: Vec<wgpu::Buffer> = contents
+            .iter()
+            .map(|words| {
+                let buffer = engine.device().create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("test"),
+                    size: 4 * words.len() as u64,
+                    usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                engine
+                    .queue()
+                    .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+                buffer
+            })
+            .collect();
+        let bound =
+            pollster::block_on(prepared.bind(engine, &views(&placed, &buffers))).map_err(text)?;
+        Ok(Guest {
+            engine,
+            case: case.clone(),
+            arrays: placed,
+            buffers,
+            prepared,
+            bound,
+        })
+    }
+
+    fn array(&self, name: &str) -> &Array {
+        let found = self.arrays.iter().find(|array| array.name == name);
+        found.unwrap_or_else(|| panic!("{}: no array {name}", self.case.name))
+    }
+
+    /// Words of an array for a later step; queued, not submitted.
+    pub fn write(&mut self, name: &str, words: &[u32]) {
+        let (buffer, start) = (self.array(name).buffer, self.array(name).start);
+        self.engine.queue().write_buffer(
+            &self.buffers[buffer],
+            4 * start as u64,
+            bytemuck::cast_slice(words),
+        );
+        for array in &mut self.arrays {
+            if array.name == name && array.input.is_some() {
+                array.input = Some(words.to_vec());
+            }
+        }
+    }
+
+    /// Records a copy from a buffer of the test into an array.
+    pub fn record_write(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        name: &str,
+        from: &wgpu::Buffer,
+    ) {
+        let array = self.array(name);
+        let to = &self.buffers[array.buffer];
+        encoder.copy_buffer_to_buffer(from, 0, to, 4 * array.start as u64, from.size());
+    }
+
+    /// A buffer that holds the words.
+    pub fn source(&self, words: &[u32]) -> wgpu::Buffer {
+        let buffer = self.engine.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("source"),
+            size: 4 * words.len() as u64,
+            usage: Usage::COPY_SRC | Usage::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.engine
+            .queue()
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        buffer
+    }
+
+    pub fn encoder(&self) -> wgpu::CommandEncoder {
+        self.engine
+            .device()
+            .create_command_encoder(&Default::default())
+    }
+
+    /// Records a copy of all buffers as they are at that moment.
+    pub fn record_copy(&self, encoder: &mut wgpu::CommandEncoder) -> wgpu::Buffer {
+        let staging = self.engine.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("test"),
+            size: self.buffers.iter().map(|buffer| buffer.size()).sum(),
+            usage: Usage::MAP_READ | Usage::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut at = 0;
+        for buffer in &self.buffers {
+            encoder.copy_buffer_to_buffer(buffer, 0, &staging, at, buffer.size());
+            at += buffer.size();
+        }
+        staging
+    }
+
+    /// The results of a copy, after its submission; poison and inputs have to be as they were.
+    pub fn results(&self, copy: &wgpu::Buffer) -> Result<(Results<u32>, Status), String> {
+        copy.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        self.engine
+            .device()
+            .poll(wgpu::PollType::wait_indefinitely())
+            .map_err(|error| error.to_string())?;
+        let all: Vec<u32> = {
+            let view = copy.slice(..).get_mapped_range();
+            bytemuck::pod_collect_to_vec(&view.map_err(|error| error.to_string())?)
+        };
+        let mut rest = &all[..];
+        let mut contents = Vec::new();
+        for buffer in &self.buffers {
+            let (here, more) = rest.split_at(buffer.size() as usize / 4);
+            contents.push(here);
+            rest = more;
+        }
+        let name = &self.case.name;
+        let mut ends = vec![0; contents.len()];
+        for array in &self.arrays {
+            let words = contents[array.buffer];
+            let (start, end) = (array.start, array.start + array.words);
+            let before = &words[ends[array.buffer]..start];
+            let after = &words[end..end + AFTER];
+            if before != poison(before.len()) || after != poison(AFTER) {
+                return Err(format!(
+                    "{name}: something around {} was written",
+                    array.name
+                ));
+            }
+            if array
+                .input
+                .as_ref()
+                .is_some_and(|input| *input != words[start..end])
+            {
+                return Err(format!("{name}: the input {} was written", array.name));
+            }
+            ends[array.buffer] = end + AFTER;
+        }
+        let of = |name: &str| -> Option<Vec<u32>> {
+            let array = self.arrays.iter().find(|array| array.name == name)?;
+            Some(contents[array.buffer][array.start..][..array.words].to_vec())
+        };
+        let status = of("status").unwrap_or_default();
+        let status = Status::from_words(&status.try_into().map_err(|_| "no status")?);
+        let predictions = of("predictions");
+        let results = Results {
+            softmax: of("softmax"),
+            log_softmax: of("log_softmax"),
+            grad: match self.case.over_logits {
+                true => of("logits").filter(|_| self.case.wanted.contains(&Wanted::Grad)),
+                false => of("grad"),
+            },
+            losses: of("losses"),
+            lse: of("lse"),
+            loss: of("loss").map(|words| words[0]),
+            correct: (self.case.index.is_some() && predictions.is_some())
+                .then(|| u64::from(status.correct)),
+            predictions: predictions
+                .map(|words| words.iter().map(|&word| i64::from(word as i32)).collect()),
+            valid_rows: u64::from(status.valid_rows),
+            nan_rows: u64::from(status.nan_rows),
+            first_nan_row: status.first_nan_row.map(u64::from),
+        };
+        Ok((results, status))
+    }
+
+    /// Records, submits and reads one step.
+    pub fn step(&self) -> Result<(Results<u32>, Status), String> {
+        let mut encoder = self.encoder();
+        self.bound.record(&mut encoder);
+        let copy = self.record_copy(&mut encoder);
+        self.engine.queue().submit([encoder.finish()]);
+        self.results(&copy)
+    }
+}
+
+fn views<'a>(arrays: &[Array], buffers: &'a [wgpu::Buffer]) -> Buffers<'a> {
+    let range = |name: &str| {
+        let array = arrays.iter().find(|array| array.name == name)?;
+        Some(BufferRange {
+            buffer: &buffers[array.buffer],
+            offset: 4 * array.start as u64,
+            size: 4 * array.words as u64,
+        })
+    };
+    let always = |name| range(name).unwrap_or_else(|| panic!("no array {name}"));
+    Buffers {
+        logits: always("logits"),
+        labels: range("labels"),
+        upstream: range("upstream"),
+        denominator: range("denominator"),
+        softmax: range("softmax"),
+        log_softmax: range("log_softmax"),
+        grad: range("grad"),
+        losses: range("losses"),
+        lse: range("lse"),
+        predictions: range("predictions"),
+        loss: range("loss"),
+        status: always("status"),
+        scratch: always("scratch"),
+    }
+}
+
+/// One step of a case from and into arrays of the test.
+pub fn resident(
+    engine: &Engine,
+    kernel: Strategy,
+    case: &Case,
+    home: Home,
+) -> Result<(Results<u32>, Status), String> {
+    Guest::new(engine, kernel, case, home)?.step()
+}
