@@ -4,7 +4,7 @@
 //! cargo bench --bench throughput                    the grid, one line a case
 //! cargo bench --bench throughput -- --csv FILE      and a CSV
 //! cargo bench --bench throughput -- --check         verifies the cases on a small grid, times nothing
-//! cargo bench --bench throughput -- --classes 1000 --megabytes 64
+//! cargo bench --bench throughput -- --shapes 32768x1000,1x262144 --megabytes 64 --no-subgroups
 //! ```
 //!
 //! Each case is verified against the f64 reference before it is timed. Times come from the GPU's
@@ -12,27 +12,48 @@
 //! at least 20 runs is taken; batches rotate, so that the cache of one run does not serve the next.
 //! Bytes are those no kernel can do without: one read of the logits, one write where there is an
 //! output of their shape, and 16 per row. The yardstick is a copy of a buffer of the size of the
-//! logits, its bytes read and written counted, or half its time for a job that only reads.
+//! logits, its bytes read and written counted.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use pollster::block_on;
-use softxent::kernel;
+use softxent::plan::DeviceProfile;
 use softxent::reference::{self, Target};
 use softxent::wgpu::{self, BufferUsages as Usage};
 use softxent::{
-    Bound, BufferRange, Buffers, Chunk, Engine, Prepared, Problem, ProblemBuilder, Strategy,
-    Wanted, accumulators_size, adapters,
+    Bound, BufferRange, Buffers, Engine, Plan, Prepared, Problem, ProblemBuilder, STATUS_SIZE,
+    Strategy, Wanted, adapters,
 };
 
 type Error = Box<dyn std::error::Error>;
 
-const CLASSES: [usize; 13] = [
-    2, 10, 16, 64, 100, 1000, 1024, 4096, 8192, 32_000, 50_257, 128_256, 262_144,
+/// Rows and classes; 0 rows stand for as many as the megabytes hold.
+const SHAPES: [(usize, usize); 21] = [
+    (0, 2),
+    (0, 10),
+    (0, 16),
+    (0, 64),
+    (0, 100),
+    (0, 1000),
+    (0, 1024),
+    (0, 4096),
+    (0, 8192),
+    (0, 32_000),
+    (0, 50_257),
+    (0, 128_256),
+    (0, 262_144),
+    (1, 1000),
+    (16, 1000),
+    (1, 32_768),
+    (4, 32_768),
+    (16, 50_257),
+    (1, 262_144),
+    (4, 262_144),
+    (1, 2_000_000),
 ];
-const CHECK_CLASSES: [usize; 4] = [2, 100, 1025, 4096];
-const CHECK_ROWS: usize = 2048;
+const CHECK_SHAPES: [(usize, usize); 5] =
+    [(2048, 2), (2048, 100), (255, 1025), (64, 4096), (1, 70_001)];
 const RUNS: usize = 20;
 const CASE_TIME: Duration = Duration::from_secs(2);
 
@@ -74,16 +95,18 @@ impl Op {
 struct Options {
     check: bool,
     csv: Option<String>,
-    classes: Vec<usize>,
+    shapes: Vec<(usize, usize)>,
     megabytes: usize,
+    subgroups: bool,
 }
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
         check: false,
         csv: None,
-        classes: Vec::new(),
+        shapes: Vec::new(),
         megabytes: 0,
+        subgroups: true,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -91,11 +114,15 @@ fn options() -> Result<Options, String> {
         match word.as_str() {
             "--check" => options.check = true,
             "--csv" => options.csv = Some(value()?),
-            "--classes" => {
-                for part in value()?.split(',') {
+            "--no-subgroups" => options.subgroups = false,
+            "--shapes" => {
+                for shape in value()?.split(',') {
+                    let parts = shape.split_once('x');
+                    let numbers = parts.and_then(|(n, k)| Some((n.parse().ok()?, k.parse().ok()?)));
+                    let known = numbers.filter(|&(_, classes)| classes > 0);
                     options
-                        .classes
-                        .push(part.parse().map_err(|_| format!("{part}: not a number"))?);
+                        .shapes
+                        .push(known.ok_or(format!("{shape}: not ROWSxCLASSES"))?);
                 }
             }
             "--megabytes" => {
@@ -106,10 +133,10 @@ fn options() -> Result<Options, String> {
             _ => return Err(format!("{word} is not known")),
         }
     }
-    if options.classes.is_empty() {
-        options.classes = match options.check {
-            true => CHECK_CLASSES.to_vec(),
-            false => CLASSES.to_vec(),
+    if options.shapes.is_empty() {
+        options.shapes = match options.check {
+            true => CHECK_SHAPES.to_vec(),
+            false => SHAPES.to_vec(),
         };
     }
     Ok(options)
@@ -146,18 +173,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Result<Bench, Error> {
+    fn new(subgroups: bool) -> Result<Bench, Error> {
         let found = block_on(adapters());
         let adapter = found.first().ok_or("no adapter: see `softxent info`")?;
         let timed =
             wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
-        let features = timed & adapter.features();
+        let features = (timed | wgpu::Features::SUBGROUP) & adapter.features();
         let (device, queue) = block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             required_features: features,
             required_limits: adapter.limits(),
             ..Default::default()
         }))?;
-        let clock = (features == timed).then(|| {
+        let clock = features.contains(timed).then(|| {
             let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: None,
                 ty: wgpu::QueryType::Timestamp,
@@ -180,10 +207,16 @@ impl Bench {
                 read,
             )
         });
-        Ok(Bench {
-            engine: Engine::from_device(device, queue),
-            clock,
-        })
+        let mut engine = Engine::from_device(device, queue);
+        block_on(engine.self_test())?;
+        if !subgroups {
+            let profile = DeviceProfile {
+                subgroup: None,
+                ..engine.profile().clone()
+            };
+            engine = engine.with_profile(profile);
+        }
+        Ok(Bench { engine, clock })
     }
 
     fn buffer(&self, size: u64, data: Option<&[u8]>) -> wgpu::Buffer {
@@ -253,36 +286,29 @@ impl Bench {
         (at(0.5), (at(0.9) - at(0.1)) / at(0.5))
     }
 
-    fn bind(
-        &self,
-        prepared: &Prepared,
-        set: &Set,
-        shared: &Shared,
-        chunk: Chunk,
-    ) -> softxent::Result<Bound> {
+    fn bind(&self, prepared: &Prepared, set: &Set, shared: &Shared) -> softxent::Result<Bound> {
         let problem = prepared.problem();
         let when = |wanted, buffer| problem.wants(wanted).then_some(BufferRange::whole(buffer));
         let labelled = problem.wants(Wanted::Loss);
         let buffers = Buffers {
-            logits: BufferRange::whole(&set.logits),
             labels: labelled.then_some(BufferRange::whole(&set.labels)),
-            upstream: when(Wanted::Grad, &shared.upstream),
             softmax: when(Wanted::Softmax, &set.output),
-            log_softmax: None,
             grad: when(Wanted::Grad, &set.output),
-            row_outputs: BufferRange::whole(&shared.row_outputs),
-            row_states: BufferRange::whole(&shared.row_states),
-            accumulators: BufferRange::whole(&shared.accumulators),
+            loss: when(Wanted::Loss, &shared.loss),
+            ..Buffers::new(
+                BufferRange::whole(&set.logits),
+                BufferRange::whole(&shared.status),
+                BufferRange::whole(&shared.scratch),
+            )
         };
-        block_on(prepared.bind(&self.engine, &buffers, chunk))
+        block_on(prepared.bind(&self.engine, &buffers))
     }
 }
 
 struct Shared {
-    upstream: wgpu::Buffer,
-    row_outputs: wgpu::Buffer,
-    row_states: wgpu::Buffer,
-    accumulators: wgpu::Buffer,
+    loss: wgpu::Buffer,
+    status: wgpu::Buffer,
+    scratch: wgpu::Buffer,
 }
 
 impl Bench {
@@ -311,7 +337,7 @@ fn verify(
     bench: &Bench,
     op: Op,
     output: &wgpu::Buffer,
-    accumulators: &wgpu::Buffer,
+    loss: &wgpu::Buffer,
     logits: &[f32],
     labels: &[i32],
 ) -> Result<(), Error> {
@@ -325,8 +351,7 @@ fn verify(
         reference::row(&logits[cells], Target::Index(labels[row] as usize))
     };
     if op != Op::Softmax {
-        let words: Vec<u32> = bench.read(accumulators)?;
-        let loss = f32::from_bits(words[kernel::status::LOSS]);
+        let loss = bench.read::<f32>(loss)?[0];
         let exact = (0..rows).map(|i| row(i).loss).sum::<f64>() / rows as f64;
         if !near(loss, exact, 4.0) {
             return Err(format!("loss {loss:e}, expected {exact:e}").into());
@@ -360,7 +385,7 @@ fn main() {
 
 fn run() -> Result<(), Error> {
     let options = options()?;
-    let bench = Bench::new()?;
+    let bench = Bench::new(options.subgroups)?;
     let info = bench.engine.adapter_info().clone();
     let software = info.device_type == wgpu::DeviceType::Cpu;
     let megabytes = match options.megabytes {
@@ -370,28 +395,34 @@ fn run() -> Result<(), Error> {
         given => given,
     };
     println!(
-        "{}, {} {}; {} MiB of logits a case; {} clock",
+        "{}, {} {}; at most {} MiB of logits a case; {} clock; subgroups {}",
         info.name,
         info.driver,
         info.driver_info,
         megabytes,
-        if bench.clock.is_some() { "GPU" } else { "host" }
+        if bench.clock.is_some() { "GPU" } else { "host" },
+        match bench.engine.profile().subgroup {
+            Some(size) => format!("of {size}"),
+            None => "not used".to_owned(),
+        }
     );
     println!(
         "{:>8} {:>8}  {:<10} {:<20} {:>9} {:>8} {:>7} {:>7}",
         "rows", "classes", "op", "kernel", "ms", "GB/s", "share", "spread"
     );
-    let mut csv = String::from(
-        "adapter,driver,rows,classes,op,kernel,seconds,spread,bytes,copy_bytes_per_second\n",
+    let mut csv = format!(
+        "# cargo bench --bench throughput -- {}\n\
+         adapter,driver,subgroup,rows,classes,op,kernel,chosen,seconds,spread,bytes,copy_bytes_per_second\n",
+        std::env::args()
+            .skip(1)
+            .filter(|word| word != "--bench")
+            .collect::<Vec<_>>()
+            .join(" ")
     );
     let mut failed = 0;
-    for &classes in &options.classes {
-        let most = if options.check {
-            CHECK_ROWS
-        } else {
-            usize::MAX
-        };
-        let rows = ((megabytes << 20) / 4 / classes).clamp(1, most);
+    for &(rows, classes) in &options.shapes {
+        let most = ((megabytes << 20) / 4 / classes).max(1);
+        let rows = if rows == 0 { most } else { rows };
         let mut random = Random(classes as u64);
         let logits: Vec<f32> = (0..rows * classes).map(|_| random.bell()).collect();
         let labels: Vec<i32> = (0..rows)
@@ -409,12 +440,6 @@ fn run() -> Result<(), Error> {
                 output: bench.buffer(size, None),
             })
             .collect();
-        let shared = Shared {
-            upstream: bench.buffer(4, Some(bytemuck::bytes_of(&1.0f32))),
-            row_outputs: bench.buffer(4 * rows as u64, None),
-            row_states: bench.buffer(32 * rows as u64, None),
-            accumulators: bench.buffer(accumulators_size(), None),
-        };
         let copy = match options.check {
             true => f64::NAN,
             false => {
@@ -427,6 +452,7 @@ fn run() -> Result<(), Error> {
         };
         for op in Op::ALL {
             let problem = op.of(Problem::of(rows, classes))?;
+            let chosen = Plan::new(&problem, bench.engine.profile())?.strategy;
             for strategy in Strategy::ALL {
                 let line = format!(
                     "{rows:>8} {classes:>8}  {:<10} {:<20}",
@@ -440,30 +466,22 @@ fn run() -> Result<(), Error> {
                         continue;
                     }
                 };
-                let chunk = Chunk {
-                    rows,
-                    rows_before: 0,
-                    denominator: rows as u32,
+                let shared = Shared {
+                    loss: bench.buffer(4, None),
+                    status: bench.buffer(STATUS_SIZE, None),
+                    scratch: bench.buffer(prepared.scratch_size(&bench.engine), None),
                 };
                 let bound: Vec<Bound> = sets
                     .iter()
-                    .map(|set| bench.bind(&prepared, set, &shared, chunk))
+                    .map(|set| bench.bind(&prepared, set, &shared))
                     .collect::<Result<_, _>>()?;
                 let record = |run: usize, encoder: &mut wgpu::CommandEncoder| {
-                    let bound = &bound[run % bound.len()];
-                    encoder.clear_buffer(&shared.accumulators, 0, None);
-                    bound.record_rows(encoder);
-                    bound.record_reduce(encoder);
+                    bound[run % bound.len()].record(encoder);
                 };
                 bench.seconds(|encoder| record(0, encoder));
-                if let Err(error) = verify(
-                    &bench,
-                    op,
-                    &sets[0].output,
-                    &shared.accumulators,
-                    &logits,
-                    &labels,
-                ) {
+                if let Err(error) =
+                    verify(&bench, op, &sets[0].output, &shared.loss, &logits, &labels)
+                {
                     println!("{line} WRONG: {error}");
                     failed += 1;
                     continue;
@@ -476,20 +494,23 @@ fn run() -> Result<(), Error> {
                 let bytes = op.bytes(rows, classes);
                 let rate = bytes as f64 / seconds;
                 println!(
-                    "{line} {:>9.3} {:>8.2} {:>6.0}% {:>6.0}%",
+                    "{line} {:>9.3} {:>8.2} {:>6.0}% {:>6.0}%{}",
                     seconds * 1e3,
                     rate / 1e9,
                     100.0 * rate / copy,
-                    100.0 * spread
+                    100.0 * spread,
+                    if strategy == chosen { "  chosen" } else { "" }
                 );
                 writeln!(
                     csv,
-                    "\"{}\",\"{} {}\",{rows},{classes},{},{},{seconds:e},{spread:.3},{bytes},{copy:e}",
+                    "\"{}\",\"{} {}\",{},{rows},{classes},{},{},{},{seconds:e},{spread:.3},{bytes},{copy:e}",
                     info.name,
                     info.driver,
                     info.driver_info,
+                    bench.engine.profile().subgroup.unwrap_or(0),
                     op.name(),
-                    strategy.name()
+                    strategy.name(),
+                    strategy == chosen
                 )?;
             }
         }

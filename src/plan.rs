@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Access, BLOCK, Exchange, GradOutput, LabelInput, RowKernel, STATE_WORDS, Slot, Strategy,
-    Variant,
+    ACCUMULATOR_WORDS, Access, BLOCK, Exchange, GradOutput, LabelInput, RowKernel, STATE_WORDS,
+    Slot, Strategy, Variant,
 };
 use crate::problem::{Denominator, LabelKind, Problem, Reduction, Wanted};
 
@@ -30,7 +30,7 @@ const ROW_WORKGROUP: u32 = 256;
 /// for one invocation.
 const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 131_072;
 /// The same for invocations that share a row, for each of them.
-const SOFTWARE_COLUMNS_PER_SHARE: usize = 8192;
+const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
 /// Lanes of the canonical tree: most invocations that can share a block.
 const LANES: u32 = 32;
 /// Fewest invocations that share one.
@@ -439,7 +439,15 @@ fn state_words(rows: u64, classes: usize, strategy: Strategy) -> u64 {
 
 fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Result<usize> {
     // A binding may have to begin up to one alignment before its data.
-    let usable = device.max_binding.min(device.max_buffer) - u64::from(device.offset_alignment);
+    let most = device.max_binding.min(device.max_buffer);
+    let usable = most.saturating_sub(u64::from(device.offset_alignment));
+    if usable < 4 * ACCUMULATOR_WORDS as u64 {
+        return Err(Error::DeviceTooSmall {
+            limit: "bytes in a binding",
+            found: most,
+            needed: 4 * ACCUMULATOR_WORDS as u64 + u64::from(device.offset_alignment),
+        });
+    }
     let row_bytes = 4 * problem.classes() as u64;
     if row_bytes > usable {
         return Err(Error::RowTooWide {

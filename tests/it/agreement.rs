@@ -1,16 +1,17 @@
-//! Both kernels against the oracle, over shapes of rows, widths, batches, labels and reductions.
+//! All kernels against the oracle, over shapes of rows, widths, batches, labels and reductions, on the
+//! device as it is and under limits of WebGPU and below, where no subgroups are used.
 //!
-//! Every width meets every shape of row; batch size, reduction and upstream gradient take turns.
-//! With `SOFTXENT_LONG=1` every width meets every batch size and kind of label too.
+//! Every width meets every shape of row and every kernel; batch size, reduction, upstream gradient and
+//! limits take turns. One kernel's results are judged, the others' have to be the same bits. With
+//! `SOFTXENT_LONG=1` every width meets every batch size, kind of label and limit too.
 
 use std::time::Instant;
 
-use softxent::plan::DeviceProfile;
 use softxent::{Reduction, Strategy};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::checks::{ONE_PASS, agree};
-use crate::common::{Case, gpu, long, report, sibling};
+use crate::common::{Case, bits, gpu, limited, long, report, same_bits, sibling, small, web};
 use crate::judge::Worst;
 
 /// Around a slot (4), lane steps (128), subgroups, blocks (1024), rounds of 8 blocks, and vocabularies.
@@ -40,6 +41,11 @@ fn with_turn(mut case: Case, turn: usize) -> Case {
 
 fn grid(kinds: &[Kind]) {
     let engine = gpu!();
+    let engines = [
+        ("as it is", sibling(engine)),
+        ("WebGPU", limited(engine, web)),
+        ("small", limited(engine, small)),
+    ];
     let (started, mut worst, mut count) = (Instant::now(), Worst::default(), 0);
     // Logits of one job: the long grid takes more rows of each width.
     let most = if long() { 1 << 20 } else { 1 << 17 };
@@ -54,11 +60,24 @@ fn grid(kinds: &[Kind]) {
                     kinds[(turn / rows.len() + s) % kinds.len()],
                 );
                 let case = with_turn(generate(shape, kind, n, k), turn);
-                for kernel in Strategy::ALL {
-                    if let Err(why) = agree(engine, kernel, &case, &mut worst) {
-                        panic!("{why}\nuntil then:\n{worst}");
+                let first = Strategy::RowPerInvocation;
+                if let Err(why) = agree(engine, first, &case, &mut worst) {
+                    panic!("{why}\nuntil then:\n{worst}");
+                }
+                let judged = bits(&case.run(engine, first));
+                for (s, kernel) in Strategy::ALL.into_iter().enumerate() {
+                    for (l, (limits, engine)) in engines.iter().enumerate() {
+                        if !long() && (turn + s) % engines.len() != l {
+                            continue;
+                        }
+                        let name = format!("{}, {}, {limits}", case.name, kernel.name());
+                        if let Err(why) =
+                            same_bits(&name, &judged, &bits(&case.run(engine, kernel)))
+                        {
+                            panic!("{why}");
+                        }
+                        count += 1;
                     }
-                    count += 1;
                 }
             }
         }
@@ -84,10 +103,7 @@ fn dense_labels_agree_with_the_oracle() {
 #[test]
 fn many_rows_agree_with_the_oracle() {
     let engine = gpu!();
-    let small = sibling(engine).with_profile(DeviceProfile {
-        max_invocations: 32,
-        ..engine.profile().clone()
-    });
+    let least = limited(engine, |profile| profile.max_invocations = 32);
     let started = Instant::now();
     let mut worst = Worst::default();
     let few = [(70_000, 2), (4096, 17), (0, 1), (0, 9), (0, 4096)];
@@ -106,12 +122,9 @@ fn many_rows_agree_with_the_oracle() {
             .take(if n < 70_000 { 2 } else { 1 })
         {
             let case = with_turn(generate(Shape::Wide, kind, n, k), turn + kind as usize);
-            for (kernel, engine) in [
-                (Strategy::RowPerInvocation, engine),
-                (Strategy::RowPerWorkgroup, &small),
-            ] {
+            for kernel in Strategy::ALL {
                 let case = case.clone().want(ONE_PASS);
-                agree(engine, kernel, &case, &mut worst).unwrap_or_else(|why| panic!("{why}"));
+                agree(&least, kernel, &case, &mut worst).unwrap_or_else(|why| panic!("{why}"));
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::OnceLock;
 
+use softxent::plan::DeviceProfile;
 use softxent::{
     AdapterChoice, Batch, Denominator, Engine, Labels, Problem, Reduction, Results, Strategy,
     Upstream, Wanted, reference,
@@ -57,6 +58,32 @@ pub(crate) use gpu;
 /// Another engine on the device of this one, with pipelines of its own and no self-test.
 pub fn sibling(engine: &Engine) -> Engine {
     Engine::from_device(engine.device().clone(), engine.queue().clone())
+}
+
+/// The same with limits as tests want them.
+pub fn limited(engine: &Engine, change: impl Fn(&mut DeviceProfile)) -> Engine {
+    let mut profile = engine.profile().clone();
+    change(&mut profile);
+    sibling(engine).with_profile(profile)
+}
+
+/// What WebGPU promises: no subgroups, small buffers.
+pub fn web(profile: &mut DeviceProfile) {
+    profile.subgroup = None;
+    profile.max_binding = profile.max_binding.min(128 << 20);
+    profile.max_buffer = profile.max_buffer.min(256 << 20);
+    profile.max_invocations = profile.max_invocations.min(256);
+    profile.max_workgroups = profile.max_workgroups.min(65_535);
+    profile.workgroup_memory = profile.workgroup_memory.min(16 << 10);
+    profile.max_storage_buffers = profile.max_storage_buffers.min(8);
+}
+
+/// Less than that.
+pub fn small(profile: &mut DeviceProfile) {
+    web(profile);
+    profile.max_invocations = 64;
+    profile.max_workgroups = 200;
+    profile.workgroup_memory = 2 << 10;
 }
 
 // ---- one job and its values --------------------------------------------------------------------

@@ -14,11 +14,20 @@ use std::time::Instant;
 use softxent::Strategy;
 
 use crate::checks::named;
-use crate::common::{gpu, report, sibling};
+use crate::common::{gpu, limited, report, sibling, web};
 
 const INVOCATION: &[Strategy] = &[Strategy::RowPerInvocation];
+const SUBGROUP: &[Strategy] = &[Strategy::RowPerSubgroup];
 const WORKGROUP: &[Strategy] = &[Strategy::RowPerWorkgroup];
-const BOTH: &[Strategy] = &Strategy::ALL;
+const SPLIT: &[Strategy] = &[Strategy::SplitRow];
+/// In text that all kernels share: one with a team and one without.
+const SHARED: &[Strategy] = &[Strategy::RowPerInvocation, Strategy::RowPerSubgroup];
+/// In text of the teams.
+const TEAMS: &[Strategy] = &[
+    Strategy::RowPerSubgroup,
+    Strategy::RowPerWorkgroup,
+    Strategy::SplitRow,
+];
 
 /// A bug, the kernels it is planted in, the text it replaces and by what, and the check that fails.
 type Bug = (
@@ -32,30 +41,30 @@ type Bug = (
 const BUGS: &[Bug] = &[
     (
         "the last column is dropped",
-        BOTH,
+        SHARED,
         "let last = params.classes - 1u;",
         "let last = max(params.classes, 2u) - 2u;",
         "last_columns",
     ),
     (
-        "no barrier between a block's maxima and their reader",
-        WORKGROUP,
-        "lane_keys[local] = lane_top(row, column, end);\n    workgroupBarrier();",
-        "lane_keys[local] = lane_top(row, column, end);",
+        "no barrier between a word and the partner who reads it",
+        TEAMS,
+        "words_of_all[local] = value;\n    workgroupBarrier();",
+        "words_of_all[local] = value;",
         "last_columns",
     ),
     (
-        "no barrier between the lanes' sums and their reader",
-        WORKGROUP,
-        "        workgroupBarrier();\n        if lane == 0u {",
-        "        if lane == 0u {",
+        "no barrier between sums and the partner who reads them",
+        TEAMS,
+        "sums_of_all[local] = value;\n    workgroupBarrier();",
+        "sums_of_all[local] = value;",
         "one_tree",
     ),
     (
         "no barrier between the blocks' states and their reader",
         WORKGROUP,
-        "        workgroupBarrier();\n        if local == 0u {",
-        "        if local == 0u {",
+        "            workgroupBarrier();\n            if local < teams",
+        "            if local < teams",
         "block_maxima",
     ),
     (
@@ -66,134 +75,190 @@ const BUGS: &[Bug] = &[
         "poisoned_rows",
     ),
     (
+        "no barrier between runs of blocks and their reader",
+        SPLIT,
+        "        workgroupBarrier();\n        if local % (2u * apart) == 0u {",
+        "        if local % (2u * apart) == 0u {",
+        "block_maxima",
+    ),
+    (
+        "partners are three apart",
+        SUBGROUP,
+        "subgroupShuffleXor(value, apart)",
+        "subgroupShuffleXor(value, 3u * apart)",
+        "last_columns",
+    ),
+    (
+        "members merge in another order",
+        TEAMS,
+        "for (var apart = 1u; apart < TEAM; apart *= 2u) {\n        all += ",
+        "for (var apart = TEAM / 2u; apart > 0u; apart /= 2u) {\n        all += ",
+        "one_tree",
+    ),
+    (
+        "a team reads the lanes of its neighbour group",
+        SUBGROUP,
+        "let column = start + SLOT * (group * TEAM + local % TEAM);",
+        "let column = start + SLOT * ((group ^ 1u) * TEAM + local % TEAM);",
+        "one_tree",
+    ),
+    (
+        "what a member saw stays its own",
+        SUBGROUP,
+        "all |= partner_word(all, apart);",
+        "_ = partner_word(all, apart);",
+        "poisoned_rows",
+    ),
+    (
+        "a split row forgets what its blocks saw",
+        SPLIT,
+        "seen |= states[at + 6u];",
+        "",
+        "poisoned_rows",
+    ),
+    (
+        "runs of blocks overlap",
+        SPLIT,
+        "min(blocks, (local + 1u) * run)",
+        "min(blocks, (local + 1u) * run + 1u)",
+        "block_maxima",
+    ),
+    (
+        "a split row's label is looked up again after it was overwritten",
+        SPLIT,
+        "        bitcast<f32>(states[at + 6u]),",
+        "        row_label(row, state).others,",
+        "in_place",
+    ),
+    (
+        "the gradient at a row's label overtakes its readers",
+        SUBGROUP,
+        "        write_slot(row, column, done, top, factor);",
+        "        write_slot(row, column, done, top, factor);\n        write_slot(row, column, done, top, factor);",
+        "in_place",
+    ),
+    (
         "a lane keeps its first slot's maximum",
-        BOTH,
+        SHARED,
         "return Top(max(top.x, highest),",
         "return Top(select(highest, top.x, top.live),",
         "block_maxima",
     ),
     (
         "sums are not brought to the larger maximum",
-        BOTH,
+        SHARED,
         "rescale = exp_gap(low.top, high.top);",
         "rescale = 1.0;",
         "block_maxima",
     ),
     (
         "a block's probabilities keep the block's own maximum",
-        BOTH,
+        SHARED,
         "return veil(exp_gap(block_top, done.state.top) * done.inverse);",
         "return done.inverse;",
         "block_maxima",
     ),
     (
         "a block is merged twice",
-        BOTH,
+        SHARED,
         "            state = merge(pile[level], state);\n        }",
         "            state = merge(pile[level], merge(pile[level], state));\n        }",
         "block_maxima",
     ),
     (
         "the maximum that the lower state left out is forgotten",
-        BOTH,
+        SHARED,
         "low.sums[0] = veil(low.sums[0] + 1.0);",
         "",
         "block_maxima",
     ),
     (
         "steps of a lane overlap",
-        BOTH,
+        SHARED,
         "const LANE_STEP = 128u;",
         "const LANE_STEP = 124u;",
         "last_columns",
     ),
     (
         "all entries at the maximum are left out",
-        BOTH,
+        SHARED,
         "without_maximum(lanes, lanes[1] - 1.0)",
         "without_maximum(lanes, 0.0)",
         "ties",
     ),
     (
         "of equal maxima the later block's wins",
-        BOTH,
+        SHARED,
         "right.top > left.top",
         "right.top >= left.top",
         "ties",
     ),
     (
-        "lanes merge in another order",
-        WORKGROUP,
-        "let lane = first_lane + 4u * group;",
-        "let lane = first_lane + 4u * ((group + 1u) % 8u);",
-        "one_tree",
-    ),
-    (
         "the label is off by one",
-        BOTH,
+        SHARED,
         "let column = u32(label);",
         "let column = u32(label) + 1u;",
         "every_label",
     ),
     (
         "ignored rows are not",
-        BOTH,
+        SHARED,
         "if label == params.ignore_index {",
         "if label == params.ignore_index && params.zero != 0u {",
         "ignored_rows",
     ),
     (
         "the gradient at the label is p - 1",
-        BOTH,
+        SHARED,
         "return -veil(done.label.others * done.inverse) * done.scale;",
         "return (p - 1.0) * done.scale;",
         "confident_rows",
     ),
     (
         "1 + s rounds away the s",
-        BOTH,
+        SHARED,
         "let one_plus = two_sum(1.0, s);",
         "let one_plus = vec2<f32>(1.0 + s, 0.0);",
         "confident_rows",
     ),
     (
         "the rounding error of z - m is dropped",
-        BOTH,
+        SHARED,
         "let r_low = fma(n, -LN_2_LOW, gap.y);",
         "let r_low = n * -LN_2_LOW;",
         "confident_rows",
     ),
     (
         "a compiler sees through sums that must round",
-        BOTH,
+        SHARED,
         "return bitcast<f32>(bitcast<u32>(value) ^ params.zero);",
         "return value;",
         "confident_rows",
     ),
     (
         "the gradient forgets the sum of the weights",
-        BOTH,
+        SHARED,
         "(veil(p * done.label.weight) -",
         "(veil(p) -",
         "dense_weights",
     ),
     (
         "a merge leaves the weighted gaps where they were",
-        BOTH,
+        SHARED,
         "high.z + (low.z + veil(low.w * drop)),",
         "high.z + low.z,",
         "dense_weights",
     ),
     (
         "NaN and masked classes count as finite",
-        BOTH,
+        SHARED,
         "let live = (bits & vec4<u32>(EXPONENT)) != vec4<u32>(EXPONENT);",
         "let live = bits != vec4<u32>(0x7f800000u);",
         "poisoned_rows",
     ),
     (
         "NaN and infinity go unnoticed",
-        BOTH,
+        SHARED,
         "        seen |= POISONED;\n    }\n    return Slot(",
         "    }\n    return Slot(",
         "poisoned_rows",
@@ -203,13 +268,6 @@ const BUGS: &[Bug] = &[
         INVOCATION,
         "                write_slot(row, column, done, top, factor);",
         "                write_slot(row, column, done, top, factor);\n                write_slot(row, column, done, top, factor);",
-        "in_place",
-    ),
-    (
-        "a slot is read again after it was written",
-        WORKGROUP,
-        "                write_slot(row, at, done, top, factor);",
-        "                write_slot(row, at, done, top, factor);\n                write_slot(row, at, done, top, factor);",
         "in_place",
     ),
     (
@@ -246,21 +304,31 @@ fn shows_by_driver(bug: &str) -> bool {
     bug.starts_with("no barrier") || bug.starts_with("a compiler")
 }
 
-/// Plants the bugs of a kernel; those of both kernels' common end count as the first one's.
+/// Plants the bugs of a kernel; those that all kernels share count as the first one's. Bugs in what
+/// goes through workgroup memory show without subgroups.
 fn plant(kernel: Strategy) {
     let engine = gpu!();
     let started = Instant::now();
     let (mut passed, mut missed) = (HashSet::new(), Vec::new());
     for &(bug, _, from, to, check) in BUGS.iter().filter(|bug| bug.1.contains(&kernel)) {
+        let in_memory = from.contains("_of_all");
+        let plain = match in_memory {
+            true => limited(engine, web),
+            false => sibling(engine),
+        };
+        if !in_memory && from.contains("subgroup") && plain.profile().subgroup.is_none() {
+            println!("{bug}: no subgroups here");
+            continue;
+        }
+        if passed.insert((check, in_memory)) {
+            named(check)(&plain, kernel).unwrap_or_else(|why| panic!("{check}, unedited: {why}"));
+        }
         let changed = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&changed);
-        let edited = sibling(engine).with_edited_shaders(move |_, text| {
+        let edited = plain.with_edited_shaders(move |_, text| {
             seen.fetch_add(text.matches(from).count(), Ordering::Relaxed);
             text.replace(from, to)
         });
-        if passed.insert(check) {
-            named(check)(engine, kernel).unwrap_or_else(|why| panic!("{check}, unedited: {why}"));
-        }
         match named(check)(&edited, kernel) {
             Err(why) => println!("{bug}: {check}: {why:.150}"),
             Ok(()) if shows_by_driver(bug) && !engine.profile().software => {
@@ -285,6 +353,16 @@ fn every_bug_in_row_per_invocation_fails_its_check() {
 }
 
 #[test]
+fn every_bug_in_row_per_subgroup_fails_its_check() {
+    plant(Strategy::RowPerSubgroup);
+}
+
+#[test]
 fn every_bug_in_row_per_workgroup_fails_its_check() {
     plant(Strategy::RowPerWorkgroup);
+}
+
+#[test]
+fn every_bug_in_split_row_fails_its_check() {
+    plant(Strategy::SplitRow);
 }
