@@ -99,7 +99,7 @@ const BUGS: &[Bug] = &[
         "a team reads the lanes of its neighbour group",
         SUBGROUP,
         "let column = start + SLOT * (group * TEAM + local % TEAM);",
-        "let column = start + SLOT * ((group ^ 1u) * TEAM + local % TEAM);",
+        "let column = start + SLOT * ((group + 1u) % (LANES / TEAM) * TEAM + local % TEAM);",
         "one_tree",
     ),
     (
@@ -122,13 +122,6 @@ const BUGS: &[Bug] = &[
         "min(blocks, (local + 1u) * run)",
         "min(blocks, (local + 1u) * run + 1u)",
         "block_maxima",
-    ),
-    (
-        "a split row's label is looked up again after it was overwritten",
-        SPLIT,
-        "        bitcast<f32>(states[at + 6u]),",
-        "        row_label(row, state).others,",
-        "in_place",
     ),
     (
         "the gradient at a row's label overtakes its readers",
