@@ -1,6 +1,6 @@
 //! The integration tests, one binary.
 //!
-//! `layout`, `plan`, `problem` and `reference` need no GPU; the others fail where there is none,
+//! `layout`, `plan`, `portable`, `problem` and `reference` need no GPU; the others fail where there is none,
 //! unless `SOFTXENT_SKIP_GPU=1`. `SOFTXENT_LONG=1` selects the full grids.
 
 mod agreement;
@@ -15,6 +15,7 @@ mod judge;
 mod layout;
 mod plan;
 mod planted;
+mod portable;
 mod problem;
 mod reference;
 mod reproducibility;
