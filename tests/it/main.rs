@@ -1,9 +1,11 @@
 //! The integration tests, one binary.
 //!
-//! `layout`, `plan`, `portable`, `problem` and `reference` need no GPU; the others fail where there is none,
-//! unless `SOFTXENT_SKIP_GPU=1`. `SOFTXENT_LONG=1` selects the full grids.
+//! `layout`, `plan`, `portable`, `problem` and `reference` need no GPU; the others fail where there
+//! is none, unless `SOFTXENT_SKIP_GPU=1`. `web` needs Chromium, and says so where there is none.
+//! `SOFTXENT_LONG=1` selects the full grids.
 
 mod agreement;
+mod browser;
 mod cases;
 mod checks;
 mod cli;
@@ -11,6 +13,7 @@ mod common;
 mod device;
 mod edges;
 mod golden;
+mod job;
 mod judge;
 mod layout;
 mod plan;
@@ -19,3 +22,4 @@ mod portable;
 mod problem;
 mod reference;
 mod reproducibility;
+mod web;

@@ -21,7 +21,7 @@ const WORKGROUP: &[Strategy] = &[Strategy::RowPerWorkgroup];
 const BOTH: &[Strategy] = &Strategy::ALL;
 
 /// A bug, the kernels it is planted in, the text it replaces and by what, and the check that fails.
-type Bug = (
+pub type Bug = (
     &'static str,
     &'static [Strategy],
     &'static str,
@@ -29,7 +29,7 @@ type Bug = (
     &'static str,
 );
 
-const BUGS: &[Bug] = &[
+pub const BUGS: &[Bug] = &[
     (
         "the last column is dropped",
         BOTH,
