@@ -1,10 +1,16 @@
 #!/bin/sh
-# Runs every test. They need a Vulkan, Metal or DX12 driver; a software one will do.
+# Runs every test. They need a Vulkan, Metal or DX12 driver; a software one will do. Those in a browser
+# need Chromium, and are left out, loudly, where there is none.
 #
 #   sh tests/run.sh                    says how to get a driver where there is none
-#   sh tests/run.sh --install-driver   installs the software driver where there is none (Debian, Ubuntu)
+#   sh tests/run.sh --install-driver   installs the software driver where there is none, and Chromium
+#                                      (Debian, Ubuntu)
 #   SOFTXENT_LONG=1 sh tests/run.sh    the full grids
 #   SOFTXENT_SKIP_GPU=1 …              leaves out what needs a driver, loudly
+#   SOFTXENT_SKIP_WEB=1 …              leaves out what needs a browser, loudly
+#   SOFTXENT_WEB=1 …                   fails where there is no browser with WebGPU
+#   SOFTXENT_CHROMIUM=/path/to/it …    the browser to take; else the first of chromium,
+#                                      chromium-browser, google-chrome
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,13 +22,23 @@ for word in "$@"; do
     esac
 done
 
+# Asked of an example, which shares its build with the tests. Whatever else fails, the tests will say.
 has_driver() {
-    cargo run --quiet --release -- info --json 2>/dev/null | grep -q '"index"'
+    ! cargo run --quiet --release --example minimal 2>&1 | grep -q NoAdapter
 }
 
+has_chromium() {
+    [ -n "${SOFTXENT_CHROMIUM:-}" ] && return
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null && return
+    done
+    return 1
+}
+
+as_root=
+[ "$(id -u)" = 0 ] || as_root="sudo "
+
 if [ "${SOFTXENT_SKIP_GPU:-}" != 1 ] && ! has_driver; then
-    as_root=
-    [ "$(id -u)" = 0 ] || as_root="sudo "
     line="${as_root}apt-get update && ${as_root}apt-get install -y mesa-vulkan-drivers libvulkan1"
     if [ "$install" = no ]; then
         echo "No GPU driver was found. This installs a software driver:" >&2
@@ -36,6 +52,12 @@ if [ "${SOFTXENT_SKIP_GPU:-}" != 1 ] && ! has_driver; then
     }
     sh -ec "$line"
     has_driver || { echo "The driver was installed, and no adapter shows up." >&2; exit 1; }
+fi
+
+if [ "$install" = yes ] && [ "${SOFTXENT_SKIP_WEB:-}" != 1 ] && ! has_chromium; then
+    # 100 MB that only the tests in a browser need: without them the others still run.
+    sh -ec "${as_root}apt-get update && ${as_root}apt-get install -y --no-install-recommends chromium" ||
+        echo "WARNING: Chromium could not be installed: nothing will be tested in a browser." >&2
 fi
 
 cargo test --release

@@ -12,7 +12,8 @@ use softxent::{
 pub const ALL: [Wanted; 7] = Wanted::ALL;
 pub const MASKED: f32 = f32::NEG_INFINITY;
 
-fn set(variable: &str) -> bool {
+/// Whether a variable is 1.
+pub fn set(variable: &str) -> bool {
     std::env::var(variable).is_ok_and(|value| value == "1")
 }
 

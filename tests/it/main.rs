@@ -1,9 +1,11 @@
 //! The integration tests, one binary.
 //!
-//! `layout`, `plan`, `problem` and `reference` need no GPU; the others fail where there is none,
-//! unless `SOFTXENT_SKIP_GPU=1`. `SOFTXENT_LONG=1` selects the full grids.
+//! `layout`, `plan`, `portable`, `problem` and `reference` need no GPU; the others fail where there
+//! is none, unless `SOFTXENT_SKIP_GPU=1`. `web` needs Chromium, and says so where there is none.
+//! `SOFTXENT_LONG=1` selects the full grids.
 
 mod agreement;
+mod browser;
 mod cases;
 mod checks;
 mod cli;
@@ -12,11 +14,14 @@ mod device;
 mod edges;
 mod golden;
 mod guest;
+mod job;
 mod judge;
 mod layout;
 mod plan;
 mod planted;
+mod portable;
 mod problem;
 mod reference;
 mod reproducibility;
 mod resident;
+mod web;

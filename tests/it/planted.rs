@@ -30,7 +30,7 @@ const TEAMS: &[Strategy] = &[
 ];
 
 /// A bug, the kernels it is planted in, the text it replaces and by what, and the check that fails.
-type Bug = (
+pub type Bug = (
     &'static str,
     &'static [Strategy],
     &'static str,
@@ -38,7 +38,7 @@ type Bug = (
     &'static str,
 );
 
-const BUGS: &[Bug] = &[
+pub const BUGS: &[Bug] = &[
     (
         "the last column is dropped",
         SHARED,

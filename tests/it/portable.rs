@@ -1,0 +1,259 @@
+//! Every shader is translated to what Vulkan, Metal and DX12 read, for devices of no more than
+//! WebGPU's defaults; only shaders with subgroup operations, which no browser offers through wgpu,
+//! may use those. No GPU.
+
+use std::collections::BTreeMap;
+
+use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, ResourceBinding, ShaderStage};
+use softxent::kernel::{Access, Slot, Variant};
+use softxent::plan::Pass;
+
+/// Every variant with its override constants at either end.
+pub fn every_pass() -> Vec<Pass> {
+    let both = |variant| {
+        [(64, false), (256, true)].map(|(workgroup_size, option)| Pass {
+            variant,
+            workgroup_size,
+            team: 8,
+            option,
+        })
+    };
+    Variant::all().into_iter().flat_map(both).collect()
+}
+
+/// Whether a shader has subgroup operations or built-in values: `subgroupAdd`, `subgroup_size`, outside
+/// of a comment.
+pub fn uses_subgroups(text: &str) -> bool {
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+    let names = |code: &str| {
+        let mut after = code.split("subgroup").skip(1);
+        after.any(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '_'))
+    };
+    text.lines().map(code).any(|code| names(&code))
+}
+
+/// What a browser allows every shader. `unpack2x16float` is WGSL without an extension.
+const WEB: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+
+fn resource(slot: Slot) -> ResourceBinding {
+    ResourceBinding {
+        group: 0,
+        binding: slot as u32,
+    }
+}
+
+type Slots<'a> = &'a [(Slot, Access)];
+type Backend = fn(&Module, &ModuleInfo, &str, Slots) -> Result<(), String>;
+
+const BACKENDS: [(&str, Backend); 3] = [("SPIR-V", to_spirv), ("MSL", to_msl), ("HLSL", to_hlsl)];
+
+fn translate(pass: &Pass, text: &str) -> Result<(), String> {
+    // DX12 has no subgroup barrier, so they are for nobody.
+    let capabilities = match uses_subgroups(text) {
+        true => WEB | Capabilities::SUBGROUP,
+        false => WEB,
+    };
+    let module = naga::front::wgsl::parse_str(text).map_err(|error| error.emit_to_string(text))?;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|error| error.emit_to_string(text))?;
+    let entry = pass.variant.entry_point();
+    let constants = pass.constants().into_iter();
+    let (module, info) = process_overrides(
+        &module,
+        &info,
+        Some((ShaderStage::Compute, entry)),
+        &constants
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    )
+    .map_err(|error| format!("its constants: {error}"))?;
+    let refused: Vec<String> = BACKENDS
+        .iter()
+        .filter_map(|(name, write)| {
+            let why = write(&module, &info, entry, &pass.variant.slots()).err()?;
+            Some(format!("{name}: {why}"))
+        })
+        .collect();
+    match refused.is_empty() {
+        true => Ok(()),
+        false => Err(refused.join("; ")),
+    }
+}
+
+/// For Vulkan 1.1, with what it always has; subgroups are a feature there.
+fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str, slots: Slots) -> Result<(), String> {
+    use spv::Capability as Can;
+    let binding = |&(slot, _): &(Slot, Access)| {
+        let info = spv::BindingInfo {
+            descriptor_set: 0,
+            binding: slot as u32,
+            binding_array_size: None,
+        };
+        (resource(slot), info)
+    };
+    let options = spv::Options {
+        lang_version: (1, 3),
+        flags: spv::WriterFlags::empty(),
+        fake_missing_bindings: false,
+        binding_map: slots.iter().map(binding).collect(),
+        capabilities: Some(
+            [
+                Can::Shader,
+                Can::GroupNonUniform,
+                Can::GroupNonUniformVote,
+                Can::GroupNonUniformArithmetic,
+                Can::GroupNonUniformBallot,
+                Can::GroupNonUniformShuffle,
+                Can::GroupNonUniformShuffleRelative,
+            ]
+            .into_iter()
+            .collect(),
+        ),
+        ..spv::Options::default()
+    };
+    let pipeline = spv::PipelineOptions {
+        shader_stage: ShaderStage::Compute,
+        entry_point: entry.to_owned(),
+    };
+    let words = spv::write_vec(module, info, &options, Some(&pipeline))
+        .map_err(|error| error.to_string())?;
+    match words.first() {
+        Some(0x0723_0203) => Ok(()),
+        other => Err(format!("it starts with {other:x?}")),
+    }
+}
+
+fn to_msl(module: &Module, info: &ModuleInfo, entry: &str, slots: Slots) -> Result<(), String> {
+    let binding = |(number, &(slot, access)): (usize, &(Slot, Access))| {
+        let target = msl::BindTarget {
+            buffer: Some(number as u8),
+            mutable: access == Access::ReadWrite,
+            ..msl::BindTarget::default()
+        };
+        (resource(slot), target)
+    };
+    let resources = msl::EntryPointResources {
+        resources: slots.iter().enumerate().map(binding).collect(),
+        sizes_buffer: Some(slots.len() as u8),
+        immediates_buffer: None,
+    };
+    let options = msl::Options {
+        lang_version: (2, 4),
+        fake_missing_bindings: false,
+        per_entry_point_map: [(entry.to_owned(), resources)].into_iter().collect(),
+        ..msl::Options::default()
+    };
+    let pipeline = msl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+        ..msl::PipelineOptions::default()
+    };
+    let (_, translated) =
+        msl::write_string(module, info, &options, &pipeline).map_err(|error| error.to_string())?;
+    named(translated.entry_point_names, entry)
+}
+
+fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str, slots: Slots) -> Result<(), String> {
+    // Registers are counted by kind: b for uniforms, t for what is read, u for what is written.
+    let mut used = BTreeMap::new();
+    let mut binding = |&(slot, access): &(Slot, Access)| {
+        let kind = match access {
+            Access::Uniform => 'b',
+            Access::Read => 't',
+            Access::ReadWrite => 'u',
+        };
+        let next = used.entry(kind).or_insert(0);
+        let target = hlsl::BindTarget {
+            register: *next,
+            restrict_indexing: true,
+            ..hlsl::BindTarget::default()
+        };
+        *next += 1;
+        (resource(slot), target)
+    };
+    let options = hlsl::Options {
+        shader_model: hlsl::ShaderModel::V6_0,
+        fake_missing_bindings: false,
+        binding_map: slots.iter().map(&mut binding).collect(),
+        // `num_workgroups` comes from the host there.
+        special_constants_binding: Some(hlsl::BindTarget {
+            space: 1,
+            ..hlsl::BindTarget::default()
+        }),
+        ..hlsl::Options::default()
+    };
+    let pipeline = hlsl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+    };
+    let mut text = String::new();
+    let translated = hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(module, info, None)
+        .map_err(|error| error.to_string())?;
+    named(translated.entry_point_names, entry)
+}
+
+/// A backend may leave out an entry point without failing.
+fn named<E: ToString>(names: Vec<Result<String, E>>, entry: &str) -> Result<(), String> {
+    match names.first() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err(format!("no entry point {entry}")),
+    }
+}
+
+#[test]
+fn every_variant_is_a_shader_for_vulkan_metal_and_dx12() {
+    for pass in every_pass() {
+        if let Err(why) = translate(&pass, &pass.variant.wgsl()) {
+            panic!("{}, {:?}: {why}", pass.variant, pass.constants());
+        }
+    }
+}
+
+/// Who asks for a shader without subgroups by its name gets one.
+#[test]
+fn subgroups_are_used_where_the_name_says_so() {
+    for variant in Variant::all() {
+        let named = variant.to_string().contains("shuffle");
+        assert_eq!(uses_subgroups(&variant.wgsl()), named, "{variant}");
+    }
+}
+
+#[test]
+fn what_is_not_portable_is_refused() {
+    let pass = Pass {
+        variant: Variant::Reduce,
+        workgroup_size: 32,
+        team: 1,
+        option: true,
+    };
+    let shader = |lines: &str| {
+        format!(
+            "@group(0) @binding(13) var<storage, read_write> words: array<u32>;
+             @compute @workgroup_size(32)
+             fn reduce(@builtin(local_invocation_index) local: u32) {{ {lines} }}"
+        )
+    };
+    for (lines, word) in [
+        ("words[local] = local", "expected"),
+        ("words[local] = f32(local);", "type"),
+        ("words[local] = u32(f64(local));", "cast"),
+        ("subgroupBarrier();", "SUBGROUP_BARRIER"),
+    ] {
+        let why = translate(&pass, &shader(lines)).expect_err(lines);
+        assert!(why.contains(word), "{lines}: {why}");
+    }
+    for lines in ["words[local] = 1u;", "words[local] = subgroupAdd(local);"] {
+        translate(&pass, &shader(lines)).unwrap_or_else(|why| panic!("{lines}: {why}"));
+    }
+    let unbound = shader("words[local] = 1u;").replace("binding(13)", "binding(8)");
+    let why = translate(&pass, &unbound).expect_err("a binding that is none of the variant's");
+    for (name, _) in BACKENDS {
+        assert!(
+            why.contains(name),
+            "{name} takes a binding of no one's: {why}"
+        );
+    }
+}
