@@ -34,8 +34,44 @@
 //! reference           the same in f64 on the processor; shares no arithmetic with the shaders
 //! ```
 //!
-//! [`Engine::run`] is the whole job. [`Engine::prepare`], [`Prepared::bind`] and
-//! [`Bound::record_rows`] are its parts, for a caller whose data is on the device already.
+//! [`Engine::run`] is the whole job for data on the host.
+//!
+//! # On your own device
+//!
+//! For data that is on the device already, such as a training step's, softxent is a guest:
+//! [`Engine::from_device`] takes your device and installs no handlers; [`Engine::self_test`] is yours
+//! to call. [`Engine::prepare`] makes the pipelines, [`Prepared::bind`] the bind groups for parts of
+//! your buffers, and [`Bound::record`] writes the dispatches into your encoder. It creates nothing
+//! and submits nothing, so that a step may be recorded as often as you like; what changes from step to
+//! step (logits, labels, the [upstream gradient](Upstream::Shared), the
+//! [denominator](Denominator::Buffer)) is read from buffers when the device gets there. What is wrong
+//! with labels or logits is counted in a [`Status`] that stays until you clear it.
+//!
+//! ```no_run
+//! # use softxent::{BufferRange, Buffers, Engine, Problem, STATUS_SIZE, Wanted, wgpu};
+//! # async fn step(device: wgpu::Device, queue: wgpu::Queue, logits: wgpu::Buffer,
+//! #     labels: wgpu::Buffer, grad: wgpu::Buffer, loss: wgpu::Buffer) -> softxent::Result<()> {
+//! let engine = Engine::from_device(device.clone(), queue.clone());
+//! let problem = Problem::of(64, 1000).index_labels(-100).want([Wanted::Loss, Wanted::Grad]).build()?;
+//! let prepared = engine.prepare(&problem).await?;
+//! let storage = |size| {
+//!     let usage = wgpu::BufferUsages::STORAGE;
+//!     device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+//! };
+//! let (status, scratch) = (storage(STATUS_SIZE), storage(prepared.scratch_size(&engine)));
+//! let whole = BufferRange::whole;
+//! let bound = prepared.bind(&engine, &Buffers {
+//!     labels: Some(whole(&labels)),
+//!     grad: Some(whole(&grad)),
+//!     loss: Some(whole(&loss)),
+//!     ..Buffers::new(whole(&logits), whole(&status), whole(&scratch))
+//! }).await?;
+//! let mut encoder = device.create_command_encoder(&Default::default());
+//! bound.record(&mut encoder); // after the pass that writes the logits, before the one that reads grad
+//! queue.submit([encoder.finish()]);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What holds
 //!

@@ -1,14 +1,15 @@
 //! Named checks of an engine: what the unedited shaders pass, and what catches a planted bug.
 
-use softxent::{Engine, Reduction, Strategy, Wanted};
+use softxent::{Denominator, Engine, Reduction, Strategy, Wanted};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::common::{Case, bits, exact_quotient, gpu, same_bits};
+use crate::guest::{Guest, Home};
 use crate::judge::{Worst, judge};
 
 pub type Check = fn(&Engine, Strategy) -> Result<(), String>;
 
-pub const CHECKS: [(&str, Check); 12] = [
+pub const CHECKS: [(&str, Check); 13] = [
     ("last_columns", last_columns),
     ("block_maxima", block_maxima),
     ("every_label", every_label),
@@ -21,6 +22,7 @@ pub const CHECKS: [(&str, Check); 12] = [
     ("exact_sums", exact_sums),
     ("in_place", in_place),
     ("one_tree", one_tree),
+    ("resident_steps", resident_steps),
 ];
 
 /// A check by its name.
@@ -320,6 +322,32 @@ fn one_tree(engine: &Engine, kernel: Strategy) -> Result<(), String> {
                 .map_err(|error| error.to_string())
         };
         same_bits(&case.name, &bits(&run(kernel)?), &bits(&run(other)?))?;
+    }
+    Ok(())
+}
+
+/// Steps on the caller's buffers give the bits of the host call each time: labels counted on the
+/// device, the upstream gradient and a denominator in buffers, nothing left of the step before.
+fn resident_steps(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let mut counted = generate(Shape::Wide, Kind::Index, 9, 70).want(ONE_PASS);
+    counted.shared = true;
+    counted.upstream = vec![-2.5];
+    let mut given = counted.clone();
+    given.denominator = Denominator::Number(7.0);
+    for case in [counted, given] {
+        let host = case
+            .try_run(engine, kernel)
+            .map_err(|error| error.to_string())?;
+        let mut case = case;
+        if case.denominator != Denominator::ValidRows {
+            case.denominator = Denominator::Buffer;
+            case.denominator_value = 7.0;
+        }
+        let guest = Guest::new(engine, kernel, &case, Home::Pooled(3))?;
+        for step in 0..3 {
+            let (found, _) = guest.step()?;
+            same_bits(&format!("{}, step {step}", case.name), &bits(&host), &found)?;
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Both kernels against multi-precision values: the golden cases, and a trained classifier's logits.
+//! All kernels against multi-precision values: the golden cases, and a trained classifier's logits.
 
 use approx::assert_relative_eq;
 use softxent::{Reduction, Strategy};
