@@ -270,7 +270,7 @@ impl<'a> Buffers<'a> {
 /// The part of a range that is needed, or why it does not serve.
 fn checked<'a>(what: &'static str, range: BufferRange<'a>, needed: u64) -> Result<BufferRange<'a>> {
     let inside = range.end().is_some_and(|end| end <= range.buffer.size());
-    if range.size < needed || range.offset % 4 != 0 || !inside {
+    if range.size < needed || !range.offset.is_multiple_of(4) || !inside {
         return Err(Error::BufferRange {
             what,
             size: range.size,
