@@ -19,3 +19,4 @@ mod planted;
 mod problem;
 mod reference;
 mod reproducibility;
+mod training;
