@@ -277,7 +277,8 @@ impl Plan {
         }
         let counts = problem.reduction() == Reduction::Mean
             && problem.denominator() == Denominator::ValidRows
-            && matches!(problem.labels(), LabelKind::Index { .. });
+            && matches!(problem.labels(), LabelKind::Index { .. })
+            && (problem.wants(Wanted::Loss) || problem.wants(Wanted::Grad));
         let other = |variant, workgroup_size| {
             Pass {
                 variant,

@@ -46,7 +46,10 @@ impl<'a> BufferRange<'a> {
 
 /// Where the arrays of one problem are. What the problem neither reads nor writes is `None`.
 ///
-/// All may be parts of one buffer, as long as nothing overlaps what is written.
+/// All may be parts of one buffer, as long as nothing overlaps what is written. Shaders of your own that
+/// work on such a buffer declare all their parts of it as `read_write`: wgpu takes no buffer that one
+/// dispatch reads here and writes there. Problems that are recorded one after the other may share
+/// scratch and status.
 #[derive(Debug, Clone, Copy)]
 pub struct Buffers<'a> {
     /// f32 `[rows, classes]`.

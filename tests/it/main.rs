@@ -24,4 +24,5 @@ mod problem;
 mod reference;
 mod reproducibility;
 mod resident;
+mod training;
 mod web;
