@@ -13,14 +13,33 @@ use crate::problem::{Denominator, LabelKind, Problem, Reduction, Wanted};
 /// Logits of one chunk of a host call, in bytes: enough to keep a device busy, small enough that
 /// the device's copies of a chunk never matter beside the batch.
 const CHUNK_BYTES: u64 = 64 << 20;
-/// Up to this many classes a GPU gives a row to one invocation: a team would mostly idle.
-const NARROW_ROW: usize = 16;
-/// Up to this many classes a GPU gives a row to a subgroup.
-const SUBGROUP_ROW: usize = 4096;
-/// From this many classes on, and up to so many rows, a GPU splits rows: a workgroup a row would
-/// leave most of it idle.
-const SPLIT_CLASSES: usize = 16_384;
-const SPLIT_ROWS: usize = 64;
+/// Where one strategy ends and the next begins, for a class of devices.
+struct Thresholds {
+    /// Up to this many classes one invocation takes a row: a team would mostly idle.
+    narrow: usize,
+    /// Up to this many classes a subgroup does.
+    subgroup: usize,
+    /// From this many classes on, and up to so many rows, rows are split: there are too few of them to
+    /// keep the device busy.
+    split_classes: usize,
+    split_rows: usize,
+}
+
+/// GPUs: by reasoning, not by measurement yet.
+const GPU: Thresholds = Thresholds {
+    narrow: 16,
+    subgroup: 4096,
+    split_classes: 16_384,
+    split_rows: 64,
+};
+/// Drivers on the processor: `benches/results/2026-11-24_llvmpipe_throughput.csv`. A workgroup a row
+/// is never the fastest there.
+const SOFTWARE: Thresholds = Thresholds {
+    narrow: 512,
+    subgroup: usize::MAX,
+    split_classes: 16_384,
+    split_rows: 16,
+};
 /// Invocations of a workgroup that holds several rows, or blocks of several.
 const WORKGROUP: u32 = 64;
 /// Invocations of a workgroup that owns a row, at most.
@@ -259,15 +278,7 @@ impl Plan {
             .into_iter()
             .map(|pass| pass.fit(device))
             .collect::<Result<_>>()?;
-        // What one invocation loops over grows with the row, unless rows are split.
-        let columns = match strategy {
-            Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
-            Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE * passes[0].team as usize,
-            Strategy::RowPerWorkgroup => {
-                SOFTWARE_COLUMNS_PER_SHARE * passes[0].workgroup_size as usize
-            }
-            Strategy::SplitRow => usize::MAX,
-        };
+        let columns = software_columns(device, strategy);
         if device.software && problem.classes() > columns {
             return Err(Error::RowTooWide {
                 what: "what a software driver can loop over",
@@ -316,21 +327,31 @@ impl Plan {
     }
 }
 
+/// Columns that a software driver can loop over: what one invocation does grows with the row, unless
+/// rows are split.
+fn software_columns(device: &DeviceProfile, strategy: Strategy) -> usize {
+    let team = device.subgroup.unwrap_or(LANES).min(LANES) as usize;
+    match strategy {
+        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
+        Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE * team,
+        Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE * LANES as usize,
+        Strategy::SplitRow => usize::MAX,
+    }
+}
+
 /// The strategy that suits a problem.
 fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     let (rows, classes) = (problem.rows(), problem.classes());
-    if device.software {
-        return match classes {
-            0..=SOFTWARE_COLUMNS_PER_INVOCATION => Strategy::RowPerInvocation,
-            _ => Strategy::SplitRow,
-        };
+    let best = if device.software { SOFTWARE } else { GPU };
+    if device.software && classes > software_columns(device, Strategy::RowPerSubgroup) {
+        return Strategy::SplitRow;
     }
-    if classes <= NARROW_ROW {
+    if classes <= best.narrow {
         Strategy::RowPerInvocation
-    } else if classes <= SUBGROUP_ROW {
-        Strategy::RowPerSubgroup
-    } else if classes >= SPLIT_CLASSES && rows <= SPLIT_ROWS {
+    } else if classes >= best.split_classes && rows <= best.split_rows {
         Strategy::SplitRow
+    } else if classes <= best.subgroup {
+        Strategy::RowPerSubgroup
     } else {
         Strategy::RowPerWorkgroup
     }

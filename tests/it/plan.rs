@@ -183,6 +183,42 @@ fn plans_are_these() {
             WEBGPU,
             format!("3×1: {}", split("memory")),
         ),
+        // A driver on the processor: one invocation a narrow row, then a subgroup; few or very long
+        // rows are split.
+        (
+            "software, narrow",
+            loss_grad(1000, 512),
+            SOFTWARE,
+            format!("1×32768: {narrow}"),
+        ),
+        (
+            "software",
+            loss_grad(1000, 513),
+            SOFTWARE,
+            format!("1×32704: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"),
+        ),
+        (
+            "software, as long as a subgroup can loop",
+            loss_grad(17, 262_144),
+            SOFTWARE,
+            format!("1×64: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"),
+        ),
+        (
+            "software, longer",
+            loss_grad(17, 262_145),
+            SOFTWARE,
+            format!(
+                "1×63: {count}, split_row_states/shuffle 64/8, split_row_merge/index 64, split_row_apply/index/grad 64, {end}"
+            ),
+        ),
+        (
+            "software, few rows",
+            loss_grad(16, 16_384),
+            SOFTWARE,
+            format!(
+                "1×1024: {count}, split_row_states/shuffle 64/8, split_row_merge/index 64, split_row_apply/index/grad 64, {end}"
+            ),
+        ),
         // Invocations are halved until they fit.
         (
             "128 invocations",
