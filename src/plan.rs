@@ -40,6 +40,14 @@ const SOFTWARE: Thresholds = Thresholds {
     split_classes: 16_384,
     split_rows: 16,
 };
+/// The same without shuffles, where every exchange is two barriers:
+/// `benches/results/2026-11-24_llvmpipe_no_subgroups.csv`.
+const SOFTWARE_WITHOUT_SUBGROUPS: Thresholds = Thresholds {
+    narrow: 16_384,
+    subgroup: 0,
+    split_classes: 16_385,
+    split_rows: usize::MAX,
+};
 /// Invocations of a workgroup that holds several rows, or blocks of several.
 const WORKGROUP: u32 = 64;
 /// Invocations of a workgroup that owns a row, at most.
@@ -342,7 +350,11 @@ fn software_columns(device: &DeviceProfile, strategy: Strategy) -> usize {
 /// The strategy that suits a problem.
 fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     let (rows, classes) = (problem.rows(), problem.classes());
-    let best = if device.software { SOFTWARE } else { GPU };
+    let best = match (device.software, device.subgroup) {
+        (false, _) => GPU,
+        (true, Some(_)) => SOFTWARE,
+        (true, None) => SOFTWARE_WITHOUT_SUBGROUPS,
+    };
     if device.software && classes > software_columns(device, Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }

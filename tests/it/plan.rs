@@ -219,6 +219,18 @@ fn plans_are_these() {
                 "1×1024: {count}, split_row_states/shuffle 64/8, split_row_merge/index 64, split_row_apply/index/grad 64, {end}"
             ),
         ),
+        (
+            "software without subgroups",
+            loss_grad(1000, 16_384),
+            DeviceProfile { subgroup: None, ..SOFTWARE },
+            format!("1×1024: {narrow}"),
+        ),
+        (
+            "software without subgroups, wide",
+            loss_grad(1000, 16_385),
+            DeviceProfile { subgroup: None, ..SOFTWARE },
+            format!("1×1023: {}", split("memory")),
+        ),
         // Invocations are halved until they fit.
         (
             "128 invocations",
