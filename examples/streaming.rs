@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use softxent::wgpu::{self, BufferUsages as Usage, PollType};
 use softxent::{
-    AdapterChoice, Batch, BufferRange, Buffers, Chunk, Denominator, Engine, Labels, Problem,
-    STATUS_SIZE, Status, Wanted,
+    AdapterChoice, Batch, BufferRange, Buffers, Chunk, Denominator, Engine, Problem, STATUS_SIZE,
+    Status, Wanted,
 };
 
 const ROWS: usize = 100_000;
@@ -39,11 +39,8 @@ async fn compare() -> Result<(), Box<dyn Error>> {
     println!("loss {streamed} after {seconds:.2} s");
 
     let (logits, labels): (Vec<_>, Vec<_>) = source().unzip();
-    let batch = Batch {
-        logits: &logits.concat(),
-        labels: Labels::Index(&labels.concat()),
-        upstream: &[],
-    };
+    let (logits, labels) = (logits.concat(), labels.concat());
+    let batch = Batch::of(&logits).index(&labels);
     let at_once = engine.run(&problem.build()?, &batch).await?;
     if at_once.loss.map(f32::to_bits) != Some(streamed.to_bits()) {
         return Err(format!("in one call the loss is {:?}", at_once.loss).into());

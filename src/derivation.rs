@@ -81,13 +81,9 @@
 //! the sum and `N`.)
 //!
 //! ```
-//! use softxent::{Batch, Labels, Problem, Wanted, reference};
+//! use softxent::{Batch, Problem, Wanted, reference};
 //! let problem = Problem::of(2, 3).index_labels(-100).want([Wanted::Loss]).build()?;
-//! let batch = Batch {
-//!     logits: &[1.0, 2.0, 4.0, 0.0, -1.0, 0.5],
-//!     labels: Labels::Index(&vec![2, 0]),
-//!     ..Batch::default()
-//! };
+//! let batch = Batch::of(&[1.0, 2.0, 4.0, 0.0, -1.0, 0.5]).index(&[2, 0]);
 //! let lse = |z: [f64; 3]| z.iter().map(|z| z.exp()).sum::<f64>().ln();
 //! let mean = (lse([1.0, 2.0, 4.0]) - 4.0 + lse([0.0, -1.0, 0.5]) - 0.0) / 2.0;
 //! // The plain formula rounds numbers up to 4 a few times.
@@ -136,16 +132,13 @@
 //! And with the whole batch, against differences of the mean loss:
 //!
 //! ```
-//! use softxent::{Batch, Labels, Problem, Upstream, Wanted, reference};
+//! use softxent::{Batch, Problem, Upstream, Wanted, reference};
 //! let problem = Problem::of(2, 3)
 //!     .index_labels(-100)
 //!     .upstream(Upstream::Number(3.0))
 //!     .want([Wanted::Loss, Wanted::Grad])
 //!     .build()?;
-//! let at = |logits: &[f32]| {
-//!     let labels = Labels::Index(&vec![2, 0]);
-//!     reference::run(&problem, &Batch { logits, labels, ..Batch::default() })
-//! };
+//! let at = |logits: &[f32]| reference::run(&problem, &Batch::of(logits).index(&[2, 0]));
 //! let z = [1.0_f32, 2.0, 4.0, 0.0, -1.0, 0.5];
 //! let grad = at(&z)?.grad.unwrap();
 //! // The logits are f32, so h is a power of 2 that they can take up without rounding. The third

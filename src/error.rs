@@ -35,6 +35,34 @@ pub enum Error {
         /// The output.
         output: Wanted,
     },
+    /// A shape that is none.
+    #[error("{what} is {value}; it has to be {needed}")]
+    BadShape {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: usize,
+        /// What would do.
+        needed: String,
+    },
+    /// An option with a value that it cannot have.
+    #[error("the {option} is {value}; it has to be {needed}")]
+    BadOption {
+        /// Which option.
+        option: &'static str,
+        /// Its value.
+        value: f32,
+        /// What would do.
+        needed: &'static str,
+    },
+    /// Options that do not go together.
+    #[error("{what}: {instead}")]
+    Conflict {
+        /// Which, and why.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// One upstream gradient a row makes sense only where each row has a loss of its own.
     #[error(
         "an upstream gradient per row needs the reduction `none`; with `{reduction}` the loss is one number, so give one number"
@@ -86,6 +114,22 @@ pub enum Error {
         expected: &'static str,
         /// What the batch holds.
         found: &'static str,
+    },
+    /// Logits of another type than the problem was built for.
+    #[error("the problem was built for logits in {expected}, the batch holds {found}")]
+    LogitsDtype {
+        /// What the problem says.
+        expected: &'static str,
+        /// What the batch holds.
+        found: &'static str,
+    },
+    /// A class weight that is negative, NaN or infinite.
+    #[error("the weight of class {class} is {value}; it has to be finite and not negative")]
+    BadClassWeight {
+        /// The first such class.
+        class: usize,
+        /// Its weight.
+        value: f32,
     },
     /// A label that names no class and is not `ignore_index`.
     #[error(

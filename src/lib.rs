@@ -100,11 +100,12 @@ mod transfer;
 
 pub use engine::{AdapterChoice, Engine, Prepared, adapters};
 pub use error::{Error, Result};
+pub use half;
 pub use kernel::Strategy;
 pub use plan::Plan;
 pub use problem::{
-    Batch, Denominator, IndexLabels, LabelKind, Labels, MOST_CLASSES, Outputs, Problem,
-    ProblemBuilder, Reduction, Results, Upstream, Wanted,
+    Batch, Denominator, Dtype, EmptyMean, IndexLabels, LabelKind, Labels, Logits, MOST_CLASSES,
+    Outputs, Padding, Problem, ProblemBuilder, Reduction, Results, Upstream, Wanted,
 };
 pub use record::{Bound, BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
 pub use run::Times;

@@ -295,7 +295,10 @@ impl Plan {
             });
         }
         let counts = problem.reduction() == Reduction::Mean
-            && problem.denominator() == Denominator::ValidRows
+            && matches!(
+                problem.denominator(),
+                Denominator::Weights | Denominator::ValidRows
+            )
             && matches!(problem.labels(), LabelKind::Index { .. })
             && (problem.wants(Wanted::Loss) || problem.wants(Wanted::Grad));
         let other = |variant, workgroup_size| {
@@ -374,7 +377,7 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
     let labels = match problem.labels() {
         LabelKind::None => LabelInput::None,
         LabelKind::Index { .. } => LabelInput::Index,
-        LabelKind::Dense => LabelInput::Dense,
+        LabelKind::Dense | LabelKind::Vector => LabelInput::Dense,
     };
     let row_pass = |kernel: RowKernel, labels, softmax, log_softmax, grad| {
         let exchange = match (kernel.has_teams(), device.subgroup) {

@@ -209,7 +209,7 @@ impl Problem {
             Slot::Labels => match self.labels() {
                 LabelKind::None => None,
                 LabelKind::Index { .. } => Some(row_vector),
-                LabelKind::Dense => Some(matrix),
+                LabelKind::Dense | LabelKind::Vector => Some(matrix),
             },
             Slot::Upstream => match self.upstream() {
                 _ if !wants_grad => None,
@@ -334,16 +334,20 @@ impl Prepared {
             (Reduction::None | Reduction::Sum, _) => (1, DENOMINATOR_IS_COUNT),
             (Reduction::Mean, Denominator::Number(number)) => (number.to_bits(), 0),
             (Reduction::Mean, Denominator::Buffer) => (0, DENOMINATOR_IN_BUFFER),
-            (Reduction::Mean, Denominator::ValidRows) if self.plan().count.is_none() => {
+            (Reduction::Mean, Denominator::Weights | Denominator::ValidRows)
+                if self.plan().count.is_none() =>
+            {
                 (problem.rows() as u32, DENOMINATOR_IS_COUNT)
             }
-            (Reduction::Mean, Denominator::ValidRows) if chunk.rows != problem.rows() => {
+            (Reduction::Mean, Denominator::Weights | Denominator::ValidRows)
+                if chunk.rows != problem.rows() =>
+            {
                 return Err(Error::ChunkDenominator {
                     rows: chunk.rows,
                     of: problem.rows(),
                 });
             }
-            (Reduction::Mean, Denominator::ValidRows) => {
+            (Reduction::Mean, Denominator::Weights | Denominator::ValidRows) => {
                 (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT)
             }
         };
@@ -425,7 +429,7 @@ impl Prepared {
             // Whatever the label of ignored rows is on the host, no class has it on the device.
             ignore_index: match problem.labels() {
                 LabelKind::Index { ignore_index } => device_ignore_index(ignore_index),
-                LabelKind::None | LabelKind::Dense => 0,
+                LabelKind::None | LabelKind::Dense | LabelKind::Vector => 0,
             },
             logits_start: start(Slot::Logits),
             labels_start: start(Slot::Labels),

@@ -27,7 +27,7 @@
 
 use crate::error::{Error, Result};
 use crate::problem::{
-    Batch, Denominator, LabelKind, Labels, Problem, Reduction, Results, Upstream, Wanted,
+    Batch, Denominator, LabelKind, Labels, Logits, Problem, Reduction, Results, Upstream, Wanted,
 };
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
@@ -181,15 +181,11 @@ fn sum(terms: impl Iterator<Item = f64>) -> f64 {
 /// the outputs it keeps one [`Row`] per row, which is less than 100 bytes.
 ///
 /// ```
-/// use softxent::{Batch, Labels, Problem, Wanted, reference};
+/// use softxent::{Batch, Problem, Wanted, reference};
 /// let problem = Problem::of(2, 3).index_labels(-100).want([Wanted::Loss, Wanted::Grad]).build()?;
 /// let results = reference::run(
 ///     &problem,
-///     &Batch {
-///         logits: &[1.0, 2.0, 3.0, 0.0, 0.0, 0.0],
-///         labels: Labels::Index(&vec![2_i64, -100]),
-///         ..Batch::default()
-///     },
+///     &Batch::of(&[1.0, 2.0, 3.0, 0.0, 0.0, 0.0]).index(&[2, -100]),
 /// )?;
 /// assert_eq!(results.valid_rows, 1);
 /// let expected = (f64::exp(-1.0) + f64::exp(-2.0)).ln_1p();
@@ -211,7 +207,10 @@ pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
         (LabelKind::Dense, Labels::Dense(labels)) => Target::Dense(&labels[i * k..][..k]),
         _ => Target::None,
     };
-    let rows = each(n, |i| row(&batch.logits[i * k..][..k], target(i)))?;
+    let Logits::F32(logits) = batch.logits else {
+        return Err(Error::NothingWanted); // to be written
+    };
+    let rows = each(n, |i| row(&logits[i * k..][..k], target(i)))?;
 
     // The mean of no rows is 0/0, while the gradient of ignored rows is 0 and stays 0.
     let (denominator, divisor) = match (problem.reduction(), problem.denominator()) {
@@ -251,6 +250,10 @@ pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
         correct: (wants(Wanted::Predictions) && indexed)
             .then(|| rows.iter().filter(is_correct).count() as u64),
         valid_rows: valid as u64,
+        entropy: None,
+        correct_rows: None,
+        z_losses: None,
+        z_loss: None,
         nan_rows: rows.iter().filter(|row| is_nan(row)).count() as u64,
         first_nan_row: rows.iter().position(is_nan).map(|i| i as u64),
     })

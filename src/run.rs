@@ -85,7 +85,7 @@ impl Engine {
         results.valid_rows = valid as u64;
         if problem.rows() == 0 {
             results.loss = results.loss.map(|_| match problem.denominator() {
-                Denominator::ValidRows if problem.reduction() == Reduction::Mean => f32::NAN,
+                Denominator::Weights if problem.reduction() == Reduction::Mean => f32::NAN,
                 _ => 0.0,
             });
             return Ok((results, Times::default()));
@@ -204,7 +204,7 @@ impl ChunkBuffers {
         let labels = match problem.labels() {
             LabelKind::None => None,
             LabelKind::Index { .. } => Some(4 * rows),
-            LabelKind::Dense => Some(matrix),
+            LabelKind::Dense | LabelKind::Vector => Some(matrix),
         };
         let upstream = match problem.upstream() {
             Upstream::Number(_) => None,
@@ -286,16 +286,13 @@ impl ChunkBuffers {
                         engine.queue().write_buffer(buffer, 0, data);
                     }
                 };
-                write(
-                    Some(&self.logits),
-                    bytemuck::cast_slice(&batch.logits[cells.clone()]),
-                );
+                write(Some(&self.logits), batch.logits.bytes(cells.clone()));
                 match batch.labels {
                     Labels::None => {}
                     Labels::Index(_) => {
                         write(self.labels.as_ref(), bytemuck::cast_slice(&labels));
                     }
-                    Labels::Dense(dense) => write(
+                    Labels::Dense(dense) | Labels::Vector(dense) => write(
                         self.labels.as_ref(),
                         bytemuck::cast_slice(&dense[cells.clone()]),
                     ),

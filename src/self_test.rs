@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::kernel::{Params, Slot, Variant};
 use crate::plan::Pass;
-use crate::problem::{Batch, Labels, Problem, Wanted};
+use crate::problem::{Batch, Problem, Wanted};
 
 /// How far the results of an engine can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,11 +171,7 @@ impl Engine {
             .index_labels(-100)
             .want([Wanted::Loss, Wanted::Grad, Wanted::Predictions])
             .build()?;
-        let batch = Batch {
-            logits: &[-1.0, 20.0, f32::NEG_INFINITY, 2.0],
-            labels: Labels::Index(&vec![1i32]),
-            upstream: &[],
-        };
+        let batch = Batch::of(&[-1.0, 20.0, f32::NEG_INFINITY, 2.0]).index(&[1]);
         let results = self.run(&problem, &batch).await?;
         // s = e^−21 + e^−18, to double precision.
         let s = 7.582_560_427_911_907e-10 + 1.522_997_974_471_263e-8;

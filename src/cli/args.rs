@@ -136,6 +136,7 @@ impl RunArgs {
                     Wanted::Lse => &self.lse,
                     Wanted::Loss => &self.loss,
                     Wanted::Predictions => &self.predictions,
+                    _ => &None,
                 };
                 Some((wanted, path.as_deref()?))
             })

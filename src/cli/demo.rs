@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use softxent::{Batch, Labels, Problem, Wanted};
+use softxent::{Batch, Problem, Wanted};
 
 use super::args::DemoArgs;
 use super::device::Device;
@@ -28,11 +28,7 @@ pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
             Wanted::Predictions,
         ])
         .build()?;
-    let batch = Batch {
-        logits: &logits,
-        labels: Labels::Index(&labels),
-        ..Batch::default()
-    };
+    let batch = Batch::of(&logits).index(&labels);
 
     let device = Device::open(&args.device.device)?;
     if let Some(note) = &device.note {

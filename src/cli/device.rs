@@ -59,7 +59,7 @@ impl Device {
     pub fn run(&self, problem: &Problem, batch: &Batch<'_>) -> Result<Outcome, Error> {
         let Some(engine) = &self.engine else {
             let started = Instant::now();
-            let results = narrow(reference::run(problem, batch)?);
+            let results = reference::run(problem, batch)?.to_f32();
             let kernels = started.elapsed();
             let times = Times {
                 kernels,
@@ -127,26 +127,6 @@ pub fn driver(info: &AdapterInfo) -> String {
         .to_owned()
 }
 
-/// The results of the reference in the type of every output file.
-fn narrow(results: Results<f64>) -> Results {
-    let vector = |values: Option<Vec<f64>>| {
-        values.map(|values| values.into_iter().map(|value| value as f32).collect())
-    };
-    Results {
-        softmax: vector(results.softmax),
-        log_softmax: vector(results.log_softmax),
-        grad: vector(results.grad),
-        losses: vector(results.losses),
-        lse: vector(results.lse),
-        loss: results.loss.map(|loss| loss as f32),
-        predictions: results.predictions,
-        correct: results.correct,
-        valid_rows: results.valid_rows,
-        nan_rows: results.nan_rows,
-        first_nan_row: results.first_nan_row,
-    }
-}
-
 /// The values of one of the `f32` outputs.
 pub fn floats(results: &Results, wanted: Wanted) -> Option<&[f32]> {
     match wanted {
@@ -160,6 +140,12 @@ pub fn floats(results: &Results, wanted: Wanted) -> Option<&[f32]> {
             Some(loss) => Some(std::slice::from_ref(loss)),
             None => results.losses.as_deref(),
         },
-        Wanted::Predictions => None,
+        Wanted::Entropy => results.entropy.as_deref(),
+        Wanted::ZLosses => results.z_losses.as_deref(),
+        Wanted::ZLoss => match &results.z_loss {
+            Some(loss) => Some(std::slice::from_ref(loss)),
+            None => results.z_losses.as_deref(),
+        },
+        Wanted::Predictions | Wanted::Correct => None,
     }
 }

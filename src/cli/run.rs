@@ -95,7 +95,7 @@ fn bad_rows(problem: &Problem, results: &Results, first: u64) -> String {
     };
     let labels = match problem.labels() {
         LabelKind::Dense => ", or the labels a NaN or inf",
-        LabelKind::Index { .. } | LabelKind::None => "",
+        LabelKind::Index { .. } | LabelKind::None | LabelKind::Vector => "",
     };
     format!("{count} logits hold a NaN, +inf or nothing but -inf{labels}")
 }
@@ -112,7 +112,7 @@ fn stage(
             vec![problem.rows(), problem.classes()]
         }
         Wanted::Loss if results.loss.is_some() => vec![],
-        Wanted::Losses | Wanted::Lse | Wanted::Loss | Wanted::Predictions => vec![problem.rows()],
+        _ => vec![problem.rows()],
     };
     let pending = match &results.predictions {
         Some(predictions) if wanted == Wanted::Predictions => {
@@ -226,13 +226,14 @@ impl Input {
 
     fn batch(&self) -> Batch<'_> {
         Batch {
-            logits: &self.logits,
+            logits: (&self.logits).into(),
             labels: match &self.labels {
                 LabelValues::None => Labels::None,
                 LabelValues::Index(labels) => Labels::Index(labels),
                 LabelValues::Dense(labels) => Labels::Dense(labels),
             },
             upstream: &self.upstream,
+            class_weights: &[],
         }
     }
 }
