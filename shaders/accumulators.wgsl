@@ -1,33 +1,36 @@
 // What a batch adds up, in integers, so that no order of rows, chunks or workgroups changes a bit.
 //
-// SUM_SLOTS copies of an exact sum of f32 values and of some counts; a row adds to the copy of its
-// workgroup, which keeps neighbours apart. A sum is two numbers of LIMBS words, least first, one for
-// positive and one for negative values; bit 0 of a number weighs 2^-149, so every finite f32 is a
-// 24-bit integer shifted by 0 to 253, and 2^32 of them fit. A carry is known from the value that the
-// atomic addition returns, and goes on to the next limb. All is zero between two batches.
+// SUM_SLOTS copies of three exact sums of f32 values and of some counts; a row adds to the copy of its
+// workgroup, which keeps neighbours apart. A sum is one number of LIMBS words, least first, for its
+// positive values and, where it may have them, one for its negative values; bit 0 weighs 2^-149, so
+// every finite f32 is a 24-bit integer shifted by 0 to 253, and 2^32 of them fit. A carry is known from
+// the value that the atomic addition returns, and goes on to the next limb. All is zero between two
+// batches.
 
 const SUM_SLOTS = 32u;
-const SLOT_WORDS = 32u;
+const SLOT_WORDS = 64u;
 const LIMBS = 10u;
-const SUM_WORDS = 20u;
-// Words after the sum.
-const VALID_ROWS = 20u;
-const CORRECT_ROWS = 21u;
-const PLUS_INF_LOSSES = 22u;
-const MINUS_INF_LOSSES = 23u;
-const NAN_LOSSES = 24u;
+// The sums, each followed by its counts of what is not finite: +inf, −inf, NaN.
+const LOSS_SUM = 0u;
+const LOSS_SPECIALS = 20u;
+const Z_SUM = 23u;
+const Z_SPECIALS = 33u;
+const WEIGHT_SUM = 36u;
+const WEIGHT_SPECIALS = 46u;
+const VALID_ROWS = 49u;
+const CORRECT_ROWS = 50u;
 
-@group(0) @binding(13) var<storage, read_write> accumulators: array<atomic<u32>>;
+@group(0) @binding(18) var<storage, read_write> accumulators: array<atomic<u32>>;
 
 fn count(slot: u32, word: u32) {
     atomicAdd(&accumulators[slot * SLOT_WORDS + word], 1u);
 }
 
-fn add_exactly(slot: u32, bits: u32) {
+fn add_exactly(slot: u32, sum: u32, specials: u32, bits: u32) {
     let exponent = (bits >> 23u) & 0xffu;
     var mantissa = bits & 0x7fffffu;
     if exponent == 255u {
-        count(slot, select(select(PLUS_INF_LOSSES, MINUS_INF_LOSSES, bits >= 0x80000000u), NAN_LOSSES, mantissa != 0u));
+        count(slot, specials + select(bits >> 31u, 2u, mantissa != 0u));
         return;
     }
     if exponent != 0u {
@@ -37,8 +40,7 @@ fn add_exactly(slot: u32, bits: u32) {
     let into = shift % 32u;
     let low = mantissa << into;
     let high = select(mantissa >> (32u - into), 0u, into == 0u);
-    let sign = bits >> 31u;
-    let at = slot * SLOT_WORDS + sign * LIMBS + shift / 32u;
+    let at = slot * SLOT_WORDS + sum + (bits >> 31u) * LIMBS + shift / 32u;
     let carry = add_limb(at, low);
     // high + carry cannot wrap: high has at most 23 bits.
     var more = high + carry;

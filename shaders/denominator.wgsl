@@ -1,15 +1,32 @@
 // What the loss and the gradient are divided by: a number or a count, from the parameters or a buffer.
 
-@group(0) @binding(4) var<storage, read_write> denominator: array<u32>;
+@group(0) @binding(5) var<storage, read_write> denominator: array<u32>;
 
-fn denominator_word() -> u32 {
-    if (params.denominator_flags & DENOMINATOR_IN_BUFFER) != 0u {
-        return denominator[params.denominator_start];
-    }
-    return params.denominator;
+struct Divisor {
+    word: u32,
+    is_count: bool,
+    // Nothing to divide by, and nothing to divide.
+    empty: bool,
 }
 
-// Whether f32 bits are a denominator: finite, above 0, not subnormal.
-fn divides(bits: u32) -> bool {
-    return bits >= 0x800000u && bits < 0x7f800000u;
+fn divisor() -> Divisor {
+    var word = params.denominator;
+    if has_flag(DENOMINATOR_IN_BUFFER) {
+        word = denominator[params.denominator_start];
+    }
+    let is_count = has_flag(DENOMINATOR_IS_COUNT);
+    return Divisor(word, is_count, word == 0u && (is_count || has_flag(DENOMINATOR_IS_WEIGHTS)));
+}
+
+fn z_divisor() -> Divisor {
+    if has_flag(DENOMINATOR_IS_WEIGHTS) {
+        let rows = denominator[params.denominator_start + 1u];
+        return Divisor(rows, true, rows == 0u);
+    }
+    return divisor();
+}
+
+// Whether it can be divided by: as an f32 it is finite, above 0, not subnormal.
+fn divides(by: Divisor) -> bool {
+    return by.is_count || (by.word >= 0x800000u && by.word < 0x7f800000u);
 }

@@ -25,12 +25,9 @@ fn two_sum(a: f32, b: f32) -> vec2<f32> {
     return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));
 }
 
-// exp(x - top) for finite x <= top, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].
-// The rounding error of x - top joins the reduced argument; without it, e is off by up to 64 ULP.
-fn exp_gap(x: f32, top: f32) -> f32 {
-    // Below this e is 0, and the subtraction could overflow.
-    let gone = x < top - 104.0;
-    let gap = two_sum(select(x, top, gone), -top);
+// exp of gap.x + gap.y from -105 to 0, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].
+// gap.y, the rounding error of gap.x, joins the reduced argument; without it, e is off by up to 64 ULP.
+fn exp_sum(gap: vec2<f32>) -> f32 {
     let n = max(round(gap.x * LOG2_E), -127.0);
     // The reduced argument in two parts, the first exact.
     let r_high = fma(n, -LN_2_HIGH, gap.x);
@@ -42,8 +39,7 @@ fn exp_gap(x: f32, top: f32) -> f32 {
     q = fma(r, q, 0.5);
     let e = 1.0 + (r_high + fma(r * r, q, r_low));
     // 2^n from its bits; n = -127 gives 0.
-    let scale = bitcast<f32>(u32(i32(n) + 127) << 23u);
-    return veil(select(e * scale, 0.0, gone));
+    return veil(e * bitcast<f32>(u32(i32(n) + 127) << 23u));
 }
 
 // log(1 + s) for finite s >= 0, within 2 ULP.

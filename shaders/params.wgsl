@@ -1,14 +1,21 @@
 // The values of one dispatch. `zero` is 0 at run time and unknown to every compiler: see `veil`.
-// Starts are in elements of 4 bytes; NOT_WANTED marks what nobody asked for or gave.
+// Starts are in elements of their array; NOT_WANTED marks what nobody asked for or gave.
 
 struct Params {
     rows: u32,
     classes: u32,
+    // Class k of row r is element ((r / inner)·row_length + k)·inner + r % inner.
+    row_length: u32,
+    inner: u32,
     zero: u32,
     ignore_index: i32,
+    // Rows of the batch before this dispatch.
+    rows_before: u32,
+    denominator_flags: u32,
     // Where each array begins in its binding.
     logits_start: u32,
     labels_start: u32,
+    class_weights_start: u32,
     upstream_start: u32,
     denominator_start: u32,
     softmax_start: u32,
@@ -17,26 +24,48 @@ struct Params {
     losses_start: u32,
     lse_start: u32,
     predictions_start: u32,
+    entropy_start: u32,
+    correct_start: u32,
+    z_losses_start: u32,
     loss_start: u32,
+    z_loss_start: u32,
     status_start: u32,
-    // Rows of the batch before this dispatch.
-    rows_before: u32,
     // 0 where one upstream gradient serves every row, 1 where each has its own, NOT_WANTED where it
     // is the number below.
     upstream_stride: u32,
     upstream: f32,
     // A number of rows, or the bits of an f32; see the flags.
     denominator: u32,
-    denominator_flags: u32,
-    reserved_0: u32,
-    reserved_1: u32,
-    reserved_2: u32,
+    // Label smoothing: 1 − ε and ε/K, each as a sum of two.
+    keep_high: f32,
+    keep_low: f32,
+    share_high: f32,
+    share_low: f32,
+    // λ.
+    z_loss: f32,
+    // From x to z, see `curve.wgsl`.
+    slope: f32,
+    factor: f32,
+    unit: f32,
+    gone: f32,
+    bound: f32,
+    inverse_cap_high: f32,
+    inverse_cap_low: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
 const NOT_WANTED = 0xffffffffu;
-// The denominator is in its buffer; else in the parameters.
+
+// Of `denominator_flags`: the denominator is in its buffer; else in the parameters.
 const DENOMINATOR_IN_BUFFER = 1u;
 // It is an integer; else an f32.
 const DENOMINATOR_IS_COUNT = 2u;
+// It is a sum of class weights, and the number of rows, which divides the z-loss, comes after it.
+const DENOMINATOR_IS_WEIGHTS = 4u;
+// The mean of nothing is 0; else NaN.
+const EMPTY_IS_ZERO = 8u;
+
+fn has_flag(flag: u32) -> bool {
+    return (params.denominator_flags & flag) != 0u;
+}

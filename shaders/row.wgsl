@@ -1,24 +1,26 @@
 // What every kernel does with a row once its state is known: what its outputs need, the write of a
 // slot of them, and what is left for `finish_rows`.
 
-const WRITES_MATRIX = WRITES_SOFTMAX || WRITES_LOG_SOFTMAX || WRITES_GRAD;
+override WRITES_SOFTMAX: bool = false;
+// In the place of softmax.
+override WRITES_LOG_SOFTMAX: bool = false;
+override WRITES_GRAD: bool = false;
+override GRAD_OVER_LOGITS: bool = false;
+// Whether columns past the last class are written too.
+override PADDED: bool = false;
 
-// What the outputs need of a row's labels.
-struct Label {
-    column: u32,
-    half_gap: f32,  // Σ y·(m − x)/2
-    weight: f32,    // Σ y
-    // Index labels: Σ of exp(x − m) over the classes that are not the label.
-    others: f32,
+fn writes_matrix() -> bool {
+    return WRITES_SOFTMAX || WRITES_LOG_SOFTMAX || WRITES_GRAD;
 }
 
 // The row as its outputs need it.
 struct Row {
     state: RowState,
     label: Label,
+    top: Peak,
     log_sum: f32,   // L = log(1 + s); lse = m + L
     inverse: f32,   // 1/(1 + s)
-    scale: f32,     // upstream gradient over the denominator
+    pull: Pull,
 }
 
 fn finish_row(row: u32, state: RowState) -> Row {
@@ -29,53 +31,81 @@ fn finish_row(row: u32, state: RowState) -> Row {
 }
 
 fn row_of(row: u32, state: RowState, label: Label) -> Row {
-    let s = state.sums[0];
-    return Row(state, label, log1p_sum(s), reciprocal_sum(s), gradient_scale(row));
+    let s = wide(state.sums).x;
+    let top = peak(state.top);
+    let log_sum = log1p_sum(s);
+    var inverse = 1.0;
+    if !FROM_SOFTMAX {
+        inverse = reciprocal_sum(s);
+    }
+    var pull = Pull();
+    if WRITES_GRAD {
+        var lse = 0.0;
+        var scales = vec2<f32>(over(upstream_of(row), divisor()), 0.0);
+        if Z_LOSS {
+            let m = z_of(top.point);
+            lse = veil(m.x + (m.y + log_sum));
+            scales.y = over(upstream_of(row), z_divisor());
+        }
+        if CURVE != PLAIN {
+            scales *= params.slope;
+        }
+        pull = row_pull(state, label, inverse, lse, scales);
+    }
+    return Row(state, label, top, log_sum, inverse, pull);
 }
 
-// p = e·factor of a block, e being relative to the block's own maximum.
-fn block_factor(block_top: f32, done: Row) -> f32 {
-    return veil(exp_gap(block_top, done.state.top) * done.inverse);
+// How many columns are written.
+fn written_columns() -> u32 {
+    return select(params.classes, params.row_length, PADDED);
 }
 
-fn write_slot(row: u32, column: u32, done: Row, block_top: f32, factor: f32) {
-    let slot = read_slot(row, column);
-    let e = exp_slot(slot, block_top);
-    write_column(row, column, e.x * factor, slot.x.x, slot.live.x, done);
-    write_column(row, column + 1u, e.y * factor, slot.x.y, slot.live.y, done);
-    write_column(row, column + 2u, e.z * factor, slot.x.z, slot.live.z, done);
-    write_column(row, column + 3u, e.w * factor, slot.x.w, slot.live.w, done);
-}
-
-fn write_column(row: u32, column: u32, p: f32, x: f32, live: bool, done: Row) {
-    if column >= params.classes {
+fn write_slot(row: u32, column: u32, done: Row) {
+    let end = written_columns();
+    if column >= end {
         return;
     }
-    let at = row * params.classes + column;
+    let slot = read_slot(row, column);
+    let p = exp_slot(slot, done.top) * done.inverse;
+    let at = element(row, column);
+    let count = min(SLOT, end - column);
+    let past = vec4<u32>(column, column + 1u, column + 2u, column + 3u) >= vec4<u32>(params.classes);
+    let nan = vec4<u32>(0x7fc00000u);
     if WRITES_SOFTMAX {
-        write_softmax(at, or_nan(p, POISONED));
+        let bits = select(bitcast<vec4<u32>>(p), nan, (seen & POISONED) != 0u);
+        put_softmax(params.softmax_start + at, column_step(), count, select(bits, vec4<u32>(0u), past));
     }
     if WRITES_LOG_SOFTMAX {
-        write_log_softmax(at, or_nan_bits(log_softmax_bits(x, live, done), POISONED));
+        var bits: vec4<u32>;
+        for (var i = 0u; i < SLOT; i += 1u) {
+            bits[i] = log_softmax_bits(slot.x[i], slot.live[i], done);
+        }
+        bits = select(bits, nan, (seen & POISONED) != 0u);
+        put_softmax(params.log_softmax_start + at, column_step(), count, select(bits, vec4<u32>(MINUS_INF), past));
     }
     if WRITES_GRAD {
-        let grad = or_nan(column_grad(at, column, veil(p), done), POISONED | BAD_LABEL | BAD_WEIGHT);
-        write_grad(at, select(grad, 0u, (seen & IGNORED) != 0u));
+        var bits: vec4<u32>;
+        for (var i = 0u; i < SLOT; i += 1u) {
+            var grad = column_grad(row, column + i, veil(p[i]), done.pull, done.label.column);
+            if CURVE == CAPPED {
+                grad *= cap_slope(slot.x[i]);
+            }
+            bits[i] = bitcast<u32>(grad);
+        }
+        bits = select(bits, nan, (seen & (POISONED | BAD_LABEL | BAD_WEIGHT)) != 0u);
+        bits = select(bits, vec4<u32>(0u), past | vec4<bool>((seen & IGNORED) != 0u));
+        if GRAD_OVER_LOGITS {
+            put_logits(at, column_step(), count, bits);
+        } else {
+            put_grad(at, column_step(), count, bits);
+        }
     }
 }
 
-fn or_nan(value: f32, flags: u32) -> u32 {
-    return or_nan_bits(bitcast<u32>(value), flags);
-}
-
-fn or_nan_bits(bits: u32, flags: u32) -> u32 {
-    return select(bits, 0x7fc00000u, (seen & flags) != 0u);
-}
-
-// (x − m) − L, −inf for a masked class and where the exact result is past the largest f32.
+// (z − m) − L, −inf for a masked class and where the exact result is past the largest f32.
 fn log_softmax_bits(x: f32, live: bool, done: Row) -> u32 {
-    let past = half_gap(x, done.state.top) >= 0x1p+127f;
-    let gap = two_sum(select(x, done.state.top, past), -done.state.top);
-    let value = (gap.x - done.log_sum) + gap.y;
+    let gap = half_gap_pair(point(x), done.top.point);
+    let past = gap.x >= 0x1p+127f;
+    let value = (-2.0 * select(gap.x, 0.0, past) - done.log_sum) - 2.0 * gap.y;
     return select(bitcast<u32>(value), MINUS_INF, past || !live);
 }

@@ -1,11 +1,11 @@
 // The row state, the one object that lanes, blocks and windows merge, and the shape of its tree.
 //
-// (top, live, sums): the maximum m of the finite logits; whether there is one; and sums relative to
-// it, the first being Σ exp(x − m) over all entries but one that attains m. Leaving that 1 out keeps
+// (top, live, sums): the maximum of the finite logits; whether there is one; and sums relative to
+// its z, m, the first being Σ exp(z − m) over all entries but one that attains m. Leaving that 1 out keeps
 // the full relative accuracy of a confident row, where 1 + Σ would round to 1.
 //
 // Canonical tree of a row of K columns, which depends on K alone. Blocks of BLOCK columns; in each,
-// the maximum first, then sums of exp(x − its maximum): lane v of LANES adds up the slots of 4
+// the maximum first, then sums of exp(z − its maximum): lane v of LANES adds up the slots of 4
 // columns v, v + LANES, …, a slot being (a + b) + (c + d); lanes, then blocks, merge in a binary tree
 // of neighbours, absent ones being zeros and EMPTY. No chain is longer than 8.
 
@@ -41,18 +41,15 @@ fn merge(left: RowState, right: RowState) -> RowState {
     var rescale = 0.0;
     var drop = 0.0;
     if low.live {
-        rescale = exp_gap(low.top, high.top);
-        drop = half_gap(low.top, high.top);
+        let here = point(low.top);
+        let top = point(high.top);
+        rescale = exp_gap(here, top);
+        drop = half_gap(here, top);
         // The maximum that `low` left out is an ordinary entry now.
-        low.sums[0] = veil(low.sums[0] + 1.0);
+        low.sums = with_maximum(low.sums);
     }
     high.sums = merge_sums(high.sums, low.sums, rescale, drop);
     return high;
-}
-
-// (m − x)/2: halved, because the difference of two finite values can overflow.
-fn half_gap(x: f32, top: f32) -> f32 {
-    return veil(0.5 * top - 0.5 * x);
 }
 
 // Order of finite floats as order of integers; 0 is below all of them.

@@ -5,5 +5,5 @@ const BAD_LABEL = 4u;     // an index out of range: loss and gradient NaN
 const LOSS_UP = 8u;       // a label weight above 0 at a masked class: the loss is +inf
 const LOSS_DOWN = 16u;    // one below 0
 const HIT = 32u;          // the prediction is the label
-const BAD_WEIGHT = 64u;   // a label weight that is NaN or infinite: loss and gradient NaN
+const BAD_WEIGHT = 64u;   // a label or class weight that is none: loss and gradient NaN
 var<private> seen: u32;

@@ -7,7 +7,7 @@ const FIRST_BAD_LABEL = 3u; // as ~row
 const VALID = 4u;           // rows of the last batch that are not ignored
 const CORRECT = 5u;         // rows of the last batch whose prediction is their label
 
-@group(0) @binding(14) var<storage, read_write> status: array<atomic<u32>>;
+@group(0) @binding(19) var<storage, read_write> status: array<atomic<u32>>;
 
 fn note(word: u32, row: u32) {
     atomicAdd(&status[params.status_start + word], 1u);

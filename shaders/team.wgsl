@@ -45,7 +45,7 @@ fn team_key(row: u32, start: u32, end: u32) -> u32 {
 // The state of the block of the columns from `start` to `end`.
 fn team_block(row: u32, start: u32, end: u32) -> RowState {
     let key = team_key(row, start, end);
-    let top = from_order_key(key);
+    let top = peak(from_order_key(key));
     var groups: array<Sums, 8>;
     var first = NO_COLUMN;
     for (var group = 0u; group < LANES / TEAM; group += 1u) {
@@ -63,13 +63,8 @@ fn team_block(row: u32, start: u32, end: u32) -> RowState {
 
 // Writes the columns from `start` to `end` of a block; each member those that it alone reads.
 fn team_write(row: u32, start: u32, end: u32, done: Row) {
-    var top = done.state.top;
-    if params.classes > BLOCK {
-        top = from_order_key(team_key(row, start, end));
-    }
-    let factor = block_factor(top, done);
     for (var column = start + SLOT * (local % TEAM); column < end; column += SLOT * TEAM) {
-        write_slot(row, column, done, top, factor);
+        write_slot(row, column, done);
     }
 }
 

@@ -293,7 +293,7 @@ impl Engine {
     }
 
     async fn prepare_plan(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
-        for &pass in plan.passes.iter().chain([&plan.reduce]) {
+        for &pass in plan.count.iter().chain(&plan.passes).chain([&plan.reduce]) {
             self.pipeline(pass).await?;
         }
         Ok(Prepared {
@@ -306,7 +306,7 @@ impl Engine {
         if let Some(made) = locked(&self.pipelines).get(&pass) {
             return Ok(Arc::clone(made));
         }
-        let label = pass.variant.to_string();
+        let label = pass.to_string();
         let mut text = pass.variant.wgsl();
         if let Some(edit) = &self.edit {
             text = edit(pass.variant, text);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::problem::{Dtype, LabelKind, Problem};
+
 /// Who owns a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Strategy {
@@ -75,6 +77,11 @@ impl RowKernel {
         }
     }
 
+    /// Whether it writes outputs of the shape of the logits.
+    pub fn writes(self) -> bool {
+        !matches!(self, RowKernel::SplitStates | RowKernel::SplitMerge)
+    }
+
     /// Whether invocations work on a block together.
     pub fn has_teams(self) -> bool {
         matches!(
@@ -95,15 +102,18 @@ pub enum Exchange {
     Shuffle,
 }
 
-/// What a row kernel reads as labels.
+/// What a row kernel takes for labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
 pub enum LabelInput {
     /// Nothing.
     None,
     /// `[rows]` i32.
     Index,
-    /// `[rows, classes]` f32.
+    /// f32 weights in the shape of the logits.
     Dense,
+    /// f32 vectors in the shape of the logits.
+    Vector,
 }
 
 /// Where a row kernel writes the gradient.
@@ -117,8 +127,137 @@ pub enum GradOutput {
     OverLogits,
 }
 
-/// One kind of shader: with its compile-time values the key of the pipeline cache; the label in the
-/// driver, the id in tests.
+/// What a row kernel writes in the shape of the logits beside the gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SoftmaxOutput {
+    /// Nothing.
+    None,
+    /// Softmax.
+    Softmax,
+    /// Log-softmax.
+    LogSoftmax,
+}
+
+/// From logits to what softmax is taken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Curve {
+    /// The logits themselves.
+    Plain,
+    /// Times a number.
+    Scaled,
+    /// Bounded by a cap, whatever the scale.
+    Capped,
+}
+
+/// What a row sums up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Sums {
+    /// What softmax needs.
+    Plain,
+    /// The loss of all classes, the entropy, or the product with a vector too.
+    Full,
+}
+
+/// The options of a shader that are known when it is compiled: its `override` constants, which cost
+/// nothing where they are off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Options {
+    /// The labels.
+    pub labels: LabelInput,
+    /// Softmax or log-softmax.
+    pub softmax: SoftmaxOutput,
+    /// The gradient.
+    pub grad: GradOutput,
+    /// How the logits are stored, and outputs in 16 bits.
+    pub dtype: Dtype,
+    /// The way from x to z.
+    pub curve: Curve,
+    /// Whether the first column of the maximum is looked for.
+    pub predictions: bool,
+    /// Whether the entropy is wanted.
+    pub entropy: bool,
+    /// Whether classes have weights.
+    pub class_weights: bool,
+    /// Whether labels are smoothed.
+    pub smoothed: bool,
+    /// Whether there is a z-loss.
+    pub z_loss: bool,
+    /// Whether logits are softmax already.
+    pub from_softmax: bool,
+    /// Whether rows are interleaved.
+    pub strided: bool,
+    /// Whether columns past the last class are written.
+    pub padded: bool,
+}
+
+impl Options {
+    /// Nothing but maxima and sums of f32 logits.
+    pub const PLAIN: Options = Options {
+        labels: LabelInput::None,
+        softmax: SoftmaxOutput::None,
+        grad: GradOutput::None,
+        dtype: Dtype::F32,
+        curve: Curve::Plain,
+        predictions: false,
+        entropy: false,
+        class_weights: false,
+        smoothed: false,
+        z_loss: false,
+        from_softmax: false,
+        strided: false,
+        padded: false,
+    };
+
+    /// Whether anything of the shape of the logits is written.
+    pub fn writes(&self) -> bool {
+        self.softmax != SoftmaxOutput::None || self.grad != GradOutput::None
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = |on: bool, name| if on { name } else { "" };
+        let names = [
+            match self.labels {
+                LabelInput::None => "",
+                LabelInput::Index => "index",
+                LabelInput::Dense => "dense",
+                LabelInput::Vector => "vector",
+            },
+            when(self.dtype != Dtype::F32, self.dtype.name()),
+            match self.curve {
+                Curve::Plain => "",
+                Curve::Scaled => "scaled",
+                Curve::Capped => "capped",
+            },
+            when(self.from_softmax, "from_softmax"),
+            when(self.strided, "strided"),
+            when(self.class_weights, "weighted"),
+            when(self.smoothed, "smoothed"),
+            when(self.z_loss, "z_loss"),
+            when(self.predictions, "predictions"),
+            when(self.entropy, "entropy"),
+            match self.softmax {
+                SoftmaxOutput::None => "",
+                SoftmaxOutput::Softmax => "softmax",
+                SoftmaxOutput::LogSoftmax => "log_softmax",
+            },
+            match self.grad {
+                GradOutput::None => "",
+                GradOutput::Own => "grad",
+                GradOutput::OverLogits => "grad_over_logits",
+            },
+            when(self.padded, "padded"),
+        ];
+        for name in names.into_iter().filter(|name| !name.is_empty()) {
+            write!(f, "/{name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One text of a shader: with its compile-time values the key of the pipeline cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Variant {
     /// Works on rows: reads logits, leaves states, writes outputs of the shape of the logits.
@@ -127,28 +266,30 @@ pub enum Variant {
         kernel: RowKernel,
         /// The way through a block.
         exchange: Exchange,
-        /// The labels.
-        labels: LabelInput,
+        /// What it sums up.
+        sums: Sums,
         /// [`Access::ReadWrite`] where the logits share a buffer with another array, or the gradient
         /// goes over them.
         logits: Access,
-        /// Whether softmax is written.
-        softmax: bool,
-        /// Whether log-softmax is written.
-        log_softmax: bool,
-        /// The gradient.
-        grad: GradOutput,
+        /// Whether outputs are stored in 16 bits.
+        halves: bool,
     },
-    /// Counts the rows that are not ignored.
+    /// Counts the rows that are not ignored, and adds up the class weights of their labels.
     CountLabels,
+    /// Rounds the sum of the weights.
+    RoundDenominator,
     /// From row states to per-row outputs and the sums of the batch.
     FinishRows,
+    /// From row states to the outputs that are seldom wanted.
+    MoreRows,
     /// From the sums of the batch to the loss.
     Reduce,
     /// Known answers.
     SelfTest,
     /// Who is whose partner in a subgroup.
     ShuffleTest,
+    /// exp and log1p of given numbers.
+    MathTest,
 }
 
 /// A binding, the same number in every shader that has it.
@@ -157,19 +298,21 @@ pub enum Variant {
 pub enum Slot {
     /// [`Params`], uniform.
     Params,
-    /// `[rows, classes]`.
+    /// In the shape of the logits.
     Logits,
-    /// `[rows]` i32 or `[rows, classes]` f32.
+    /// `[rows]` i32, or f32 in the shape of the logits.
     Labels,
+    /// `[classes]` f32.
+    ClassWeights,
     /// `[1]` or `[rows]` f32.
     Upstream,
-    /// `[1]`, f32 or a count.
+    /// `[1]`, f32 or a count; in the scratch buffer `[2]`.
     Denominator,
-    /// `[rows, classes]`.
+    /// In the shape of the logits. A kernel that writes log-softmax has it in this place.
     Softmax,
-    /// `[rows, classes]`.
+    /// In the shape of the logits; no binding of its own.
     LogSoftmax,
-    /// `[rows, classes]`.
+    /// In the shape of the logits.
     Grad,
     /// [`STATE_WORDS`] a row, then a block.
     States,
@@ -179,8 +322,16 @@ pub enum Slot {
     Lse,
     /// `[rows]` i32.
     Predictions,
+    /// `[rows]` f32.
+    Entropy,
+    /// `[rows]` u32, 0 or 1.
+    Correct,
+    /// `[rows]` f32.
+    ZLosses,
     /// `[1]` f32.
     Loss,
+    /// `[1]` f32.
+    ZLoss,
     /// [`ACCUMULATOR_WORDS`].
     Accumulators,
     /// [`STATUS_WORDS`].
@@ -190,12 +341,13 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// The name of the variable in WGSL.
+    /// The name of the variable in WGSL, and of the array in messages.
     pub fn name(self) -> &'static str {
         match self {
             Slot::Params => "params",
             Slot::Logits => "logits",
             Slot::Labels => "labels",
+            Slot::ClassWeights => "class_weights",
             Slot::Upstream => "upstream",
             Slot::Denominator => "denominator",
             Slot::Softmax => "softmax",
@@ -205,7 +357,11 @@ impl Slot {
             Slot::Losses => "losses",
             Slot::Lse => "lse",
             Slot::Predictions => "predictions",
+            Slot::Entropy => "entropy",
+            Slot::Correct => "correct",
+            Slot::ZLosses => "z_losses",
             Slot::Loss => "loss",
+            Slot::ZLoss => "z_loss",
             Slot::Accumulators => "accumulators",
             Slot::Status => "status",
             Slot::Probes => "probes",
@@ -227,7 +383,7 @@ pub enum Access {
 /// Columns of a block, the unit of [`Strategy::SplitRow`].
 pub const BLOCK: usize = 1024;
 /// Words of the state of a row or a block in [`Slot::States`].
-pub const STATE_WORDS: usize = 8;
+pub const STATE_WORDS: usize = 12;
 /// Words of [`Slot::Status`].
 pub const STATUS_WORDS: usize = 6;
 /// What each word of [`Slot::Status`] is.
@@ -245,14 +401,18 @@ pub mod status {
     /// Rows of the last batch whose prediction is their label.
     pub const CORRECT: usize = 5;
 }
-/// Words of [`Slot::Accumulators`]: 32 exact sums, each with its counts.
-pub const ACCUMULATOR_WORDS: usize = 32 * 32;
+/// Words of [`Slot::Accumulators`]: 32 copies of three exact sums, each with its counts.
+pub const ACCUMULATOR_WORDS: usize = 32 * 64;
 /// A start that says that nobody wants the output, and a stride that says that nobody gave the input.
 pub const NOT_WANTED: u32 = u32::MAX;
 /// Of [`Params::denominator_flags`]: it is in its buffer, else in the parameters.
 pub const DENOMINATOR_IN_BUFFER: u32 = 1;
 /// Of [`Params::denominator_flags`]: it is an integer, else an f32.
 pub const DENOMINATOR_IS_COUNT: u32 = 2;
+/// Of [`Params::denominator_flags`]: it is a sum of class weights, with the number of rows after it.
+pub const DENOMINATOR_IS_WEIGHTS: u32 = 4;
+/// Of [`Params::denominator_flags`]: the mean of nothing is 0, else NaN.
+pub const EMPTY_IS_ZERO: u32 = 8;
 
 /// The uniform of `shaders/params.wgsl`, field by field.
 #[repr(C)]
@@ -261,10 +421,15 @@ pub const DENOMINATOR_IS_COUNT: u32 = 2;
 pub struct Params {
     pub rows: u32,
     pub classes: u32,
+    pub row_length: u32,
+    pub inner: u32,
     pub zero: u32,
     pub ignore_index: i32,
+    pub rows_before: u32,
+    pub denominator_flags: u32,
     pub logits_start: u32,
     pub labels_start: u32,
+    pub class_weights_start: u32,
     pub upstream_start: u32,
     pub denominator_start: u32,
     pub softmax_start: u32,
@@ -273,16 +438,77 @@ pub struct Params {
     pub losses_start: u32,
     pub lse_start: u32,
     pub predictions_start: u32,
+    pub entropy_start: u32,
+    pub correct_start: u32,
+    pub z_losses_start: u32,
     pub loss_start: u32,
+    pub z_loss_start: u32,
     pub status_start: u32,
-    pub rows_before: u32,
     pub upstream_stride: u32,
     pub upstream: f32,
     pub denominator: u32,
-    pub denominator_flags: u32,
-    pub reserved_0: u32,
-    pub reserved_1: u32,
-    pub reserved_2: u32,
+    pub keep_high: f32,
+    pub keep_low: f32,
+    pub share_high: f32,
+    pub share_low: f32,
+    pub z_loss: f32,
+    pub slope: f32,
+    pub factor: f32,
+    pub unit: f32,
+    pub gone: f32,
+    pub bound: f32,
+    pub inverse_cap_high: f32,
+    pub inverse_cap_low: f32,
+}
+
+impl Params {
+    /// What the options of a problem are on the device; no rows, no arrays yet.
+    pub fn of(problem: &Problem) -> Params {
+        let pair = |value: f64| [value as f32, (value - f64::from(value as f32)) as f32];
+        let epsilon = f64::from(problem.label_smoothing());
+        let [keep_high, keep_low] = pair(1.0 - epsilon);
+        let [share_high, share_low] = pair(epsilon / problem.classes() as f64);
+        let slope = problem.logit_scale();
+        // A scale below 1 is applied to half the difference, which cannot overflow.
+        let (factor, unit) = match problem.softcap() {
+            Some(cap) => (cap, 1.0),
+            None if slope < 1.0 => (2.0 * slope, 0.5),
+            None => (slope, 1.0),
+        };
+        let per_cap = f64::from(slope) / f64::from(problem.softcap().unwrap_or(1.0));
+        let [inverse_cap_high, inverse_cap_low] = pair(per_cap);
+        let most = f64::from(f32::MAX);
+        Params {
+            classes: problem.classes() as u32,
+            row_length: problem.row_length() as u32,
+            inner: problem.inner() as u32,
+            ignore_index: match problem.labels() {
+                LabelKind::Index { ignore_index } => device_ignore_index(ignore_index),
+                LabelKind::None | LabelKind::Dense | LabelKind::Vector => 0,
+            },
+            keep_high,
+            keep_low,
+            share_high,
+            share_low,
+            z_loss: problem.z_loss(),
+            slope,
+            factor,
+            unit,
+            // exp is 0 from -104 on; half the largest f32 below the top it is for any scale that counts.
+            gone: (104.0 / (f64::from(factor) * f64::from(unit))).min(most / 2.0) as f32,
+            // tanh(52) is 1, and so is it within 2^-149 beyond.
+            bound: (52.0 / per_cap).min(most) as f32,
+            inverse_cap_high,
+            inverse_cap_low,
+            ..Params::default()
+        }
+    }
+}
+
+/// The label of ignored rows on the device, where labels are 32 bits wide: whatever it is on the host,
+/// no class has it there.
+pub(crate) fn device_ignore_index(ignore_index: i64) -> i32 {
+    i32::try_from(ignore_index).unwrap_or(-1)
 }
 
 macro_rules! shader {
@@ -296,10 +522,13 @@ impl Variant {
     pub fn all() -> Vec<Variant> {
         let mut all = vec![
             Variant::CountLabels,
+            Variant::RoundDenominator,
             Variant::FinishRows,
+            Variant::MoreRows,
             Variant::Reduce,
             Variant::SelfTest,
             Variant::ShuffleTest,
+            Variant::MathTest,
         ];
         for kernel in RowKernel::ALL {
             let exchanges: &[Exchange] = match kernel.has_teams() {
@@ -307,18 +536,18 @@ impl Variant {
                 false => &[Exchange::None],
             };
             for &exchange in exchanges {
-                for labels in [LabelInput::None, LabelInput::Index, LabelInput::Dense] {
+                for sums in [Sums::Plain, Sums::Full] {
                     for logits in [Access::Read, Access::ReadWrite] {
-                        for (softmax, log_softmax, grad) in row_outputs(kernel, labels, logits) {
-                            all.push(Variant::Row {
-                                kernel,
-                                exchange,
-                                labels,
-                                logits,
-                                softmax,
-                                log_softmax,
-                                grad,
-                            });
+                        for halves in [false, true] {
+                            if kernel.writes() || !halves {
+                                all.push(Variant::Row {
+                                    kernel,
+                                    exchange,
+                                    sums,
+                                    logits,
+                                    halves,
+                                });
+                            }
                         }
                     }
                 }
@@ -332,10 +561,13 @@ impl Variant {
         match self {
             Variant::Row { kernel, .. } => kernel.name(),
             Variant::CountLabels => "count_labels",
+            Variant::RoundDenominator => "round_denominator",
             Variant::FinishRows => "finish_rows",
+            Variant::MoreRows => "more_rows",
             Variant::Reduce => "reduce",
             Variant::SelfTest => "self_test",
             Variant::ShuffleTest => "shuffle_test",
+            Variant::MathTest => "math_test",
         }
     }
 
@@ -346,57 +578,51 @@ impl Variant {
             Variant::Row {
                 kernel,
                 exchange,
-                labels,
+                sums,
                 logits,
-                softmax,
-                log_softmax,
-                grad,
+                halves,
             } => {
                 parts.extend([
                     shader!("math"),
+                    shader!("specials"),
+                    shader!("pairs"),
+                    shader!("curve"),
                     shader!("row_state"),
                     shader!("seen"),
-                    match logits {
-                        Access::ReadWrite => shader!("logits/read_write"),
-                        Access::Read | Access::Uniform => shader!("logits/read"),
+                    shader!("logits/bits"),
+                    match (logits, halves) {
+                        (Access::ReadWrite, true) => shader!("logits/read_write_halves"),
+                        (Access::ReadWrite, false) => shader!("logits/read_write"),
+                        (Access::Read | Access::Uniform, _) => shader!("logits/read"),
                     },
-                    shader!("logits/f32"),
-                    match labels {
-                        LabelInput::None | LabelInput::Index => shader!("sums/plain"),
-                        LabelInput::Dense => shader!("sums/weighted"),
+                    match halves {
+                        true => shader!("outputs/halves"),
+                        false => shader!("outputs/words"),
                     },
-                    match labels {
-                        LabelInput::None => shader!("labels/none"),
-                        LabelInput::Index => shader!("labels/index"),
-                        LabelInput::Dense => shader!("labels/dense"),
+                    match sums {
+                        Sums::Plain => shader!("sums/plain"),
+                        Sums::Full => shader!("sums/full"),
                     },
-                    match softmax {
-                        true => shader!("outputs/softmax"),
-                        false => shader!("outputs/no_softmax"),
-                    },
-                    match log_softmax {
-                        true => shader!("outputs/log_softmax"),
-                        false => shader!("outputs/no_log_softmax"),
-                    },
+                    shader!("labels"),
+                    shader!("denominator"),
+                    shader!("upstream"),
+                    shader!("slot"),
+                    shader!("row"),
+                    shader!("states"),
                 ]);
-                parts.extend(match grad {
-                    GradOutput::None => vec![shader!("outputs/no_grad")],
-                    GradOutput::Own => vec![
-                        shader!("denominator"),
-                        shader!("outputs/upstream"),
-                        shader!("outputs/grad"),
+                parts.extend(match (exchange, sums) {
+                    (Exchange::None, _) => vec![],
+                    (Exchange::Memory, _) => vec![shader!("team"), shader!("team/memory")],
+                    (Exchange::Shuffle, Sums::Plain) => vec![
+                        shader!("team"),
+                        shader!("team/shuffle"),
+                        shader!("team/shuffle_plain"),
                     ],
-                    GradOutput::OverLogits => vec![
-                        shader!("denominator"),
-                        shader!("outputs/upstream"),
-                        shader!("outputs/grad_over_logits"),
+                    (Exchange::Shuffle, Sums::Full) => vec![
+                        shader!("team"),
+                        shader!("team/shuffle"),
+                        shader!("team/shuffle_full"),
                     ],
-                });
-                parts.extend([shader!("slot"), shader!("row"), shader!("states")]);
-                parts.extend(match exchange {
-                    Exchange::None => vec![],
-                    Exchange::Memory => vec![shader!("team"), shader!("team/memory")],
-                    Exchange::Shuffle => vec![shader!("team"), shader!("team/shuffle")],
                 });
                 parts.push(match kernel {
                     RowKernel::PerInvocation => shader!("kernels/row_per_invocation"),
@@ -407,113 +633,78 @@ impl Variant {
                     RowKernel::SplitApply => shader!("kernels/split_row_apply"),
                 });
             }
-            Variant::CountLabels => parts.push(shader!("kernels/count_labels")),
-            Variant::FinishRows => parts.extend([
+            Variant::CountLabels => {
+                parts.extend([shader!("accumulators"), shader!("kernels/count_labels")])
+            }
+            Variant::RoundDenominator => parts.extend([
+                shader!("specials"),
                 shader!("math"),
-                shader!("seen"),
                 shader!("accumulators"),
-                shader!("status"),
-                shader!("kernels/finish_rows"),
+                shader!("denominator"),
+                shader!("totals"),
+                shader!("kernels/round_denominator"),
             ]),
+            Variant::FinishRows | Variant::MoreRows => {
+                parts.extend([
+                    shader!("math"),
+                    shader!("specials"),
+                    shader!("pairs"),
+                    shader!("curve"),
+                    shader!("seen"),
+                    shader!("finish"),
+                ]);
+                parts.extend(match self {
+                    Variant::MoreRows => vec![shader!("kernels/more_rows")],
+                    _ => vec![
+                        shader!("accumulators"),
+                        shader!("status"),
+                        shader!("kernels/finish_rows"),
+                    ],
+                });
+            }
             Variant::Reduce => parts.extend([
+                shader!("specials"),
+                shader!("math"),
                 shader!("accumulators"),
                 shader!("status"),
                 shader!("denominator"),
+                shader!("totals"),
                 shader!("kernels/reduce"),
             ]),
             Variant::SelfTest => parts.extend([shader!("math"), shader!("kernels/self_test")]),
             Variant::ShuffleTest => parts.push(shader!("kernels/shuffle_test")),
+            Variant::MathTest => parts.extend([shader!("math"), shader!("kernels/math_test")]),
         }
         parts.join("\n")
     }
 
     /// Its bindings, in the order of their numbers.
     pub fn slots(self) -> Vec<(Slot, Access)> {
-        let mut slots = vec![(Slot::Params, Access::Uniform)];
-        let written = |slot| (slot, Access::ReadWrite);
-        match self {
-            Variant::Row {
-                labels,
-                logits,
-                softmax,
-                log_softmax,
-                grad,
-                ..
-            } => {
-                slots.push((Slot::Logits, logits));
-                if labels != LabelInput::None {
-                    slots.push(written(Slot::Labels));
-                }
-                if grad != GradOutput::None {
-                    slots.extend([Slot::Upstream, Slot::Denominator].map(written));
-                }
-                if softmax {
-                    slots.push(written(Slot::Softmax));
-                }
-                if log_softmax {
-                    slots.push(written(Slot::LogSoftmax));
-                }
-                if grad == GradOutput::Own {
-                    slots.push(written(Slot::Grad));
-                }
-                slots.push(written(Slot::States));
-            }
-            Variant::CountLabels => slots.extend([Slot::Labels, Slot::Denominator].map(written)),
-            Variant::FinishRows => slots.extend(
-                [
-                    Slot::States,
-                    Slot::Losses,
-                    Slot::Lse,
-                    Slot::Predictions,
-                    Slot::Accumulators,
-                    Slot::Status,
-                ]
-                .map(written),
-            ),
-            Variant::Reduce => slots.extend(
-                [
-                    Slot::Denominator,
-                    Slot::Loss,
-                    Slot::Accumulators,
-                    Slot::Status,
-                ]
-                .map(written),
-            ),
-            Variant::SelfTest | Variant::ShuffleTest => slots.push(written(Slot::Probes)),
+        use Slot::*;
+        let written: &[Slot] = match self {
+            Variant::Row { .. } => &[
+                Labels,
+                ClassWeights,
+                Upstream,
+                Denominator,
+                Softmax,
+                Grad,
+                States,
+            ],
+            Variant::CountLabels => &[Labels, ClassWeights, Denominator, Accumulators],
+            Variant::RoundDenominator => &[Denominator, Accumulators],
+            Variant::FinishRows => &[States, Losses, Lse, Predictions, Accumulators, Status],
+            Variant::MoreRows => &[States, Entropy, Correct, ZLosses],
+            Variant::Reduce => &[Denominator, Loss, ZLoss, Accumulators, Status],
+            Variant::SelfTest | Variant::ShuffleTest | Variant::MathTest => &[Probes],
+        };
+        let mut slots = vec![(Params, Access::Uniform)];
+        if let Variant::Row { logits, .. } = self {
+            slots.push((Logits, logits));
         }
+        slots.extend(written.iter().map(|&slot| (slot, Access::ReadWrite)));
         slots
     }
-}
-
-/// The outputs of the shape of the logits that a row kernel exists for: at most softmax and the
-/// gradient at once, because nobody needs log-softmax beside them often enough.
-fn row_outputs(
-    kernel: RowKernel,
-    labels: LabelInput,
-    logits: Access,
-) -> Vec<(bool, bool, GradOutput)> {
-    let nothing = (false, false, GradOutput::None);
-    match kernel {
-        // Sums of exp are the same whatever an index label says.
-        RowKernel::SplitStates if labels == LabelInput::Index => return Vec::new(),
-        RowKernel::SplitStates | RowKernel::SplitMerge => return vec![nothing],
-        _ => {}
-    }
-    let mut outputs = vec![
-        nothing,
-        (true, false, GradOutput::None),
-        (false, true, GradOutput::None),
-    ];
-    if labels != LabelInput::None {
-        outputs.extend([false, true].map(|softmax| (softmax, false, GradOutput::Own)));
-        if logits == Access::ReadWrite {
-            outputs.extend([false, true].map(|softmax| (softmax, false, GradOutput::OverLogits)));
-        }
-    }
-    if kernel == RowKernel::SplitApply {
-        outputs.remove(0);
-    }
-    outputs
 }
 
 impl fmt::Display for Variant {
@@ -521,11 +712,9 @@ impl fmt::Display for Variant {
         f.write_str(self.entry_point())?;
         if let Variant::Row {
             exchange,
-            labels,
+            sums,
             logits,
-            softmax,
-            log_softmax,
-            grad,
+            halves,
             ..
         } = self
         {
@@ -534,24 +723,16 @@ impl fmt::Display for Variant {
                 Exchange::Memory => "/memory",
                 Exchange::Shuffle => "/shuffle",
             })?;
-            f.write_str(match labels {
-                LabelInput::None => "",
-                LabelInput::Index => "/index",
-                LabelInput::Dense => "/dense",
+            f.write_str(match sums {
+                Sums::Plain => "",
+                Sums::Full => "/full",
             })?;
-            if *softmax {
-                f.write_str("/softmax")?;
+            if *logits == Access::ReadWrite {
+                f.write_str("/pooled")?;
             }
-            if *log_softmax {
-                f.write_str("/log_softmax")?;
+            if *halves {
+                f.write_str("/halves")?;
             }
-            f.write_str(match (grad, logits) {
-                (GradOutput::None, Access::ReadWrite) => "/pooled",
-                (GradOutput::None, _) => "",
-                (GradOutput::Own, Access::ReadWrite) => "/grad/pooled",
-                (GradOutput::Own, _) => "/grad",
-                (GradOutput::OverLogits, _) => "/grad_over_logits",
-            })?;
         }
         Ok(())
     }

@@ -5,10 +5,10 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::kernel::{
-    ACCUMULATOR_WORDS, Access, BLOCK, Exchange, GradOutput, LabelInput, RowKernel, STATE_WORDS,
-    Slot, Strategy, Variant,
+    ACCUMULATOR_WORDS, Access, BLOCK, Curve, Exchange, GradOutput, LabelInput, Options, RowKernel,
+    STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant,
 };
-use crate::problem::{Denominator, LabelKind, Problem, Reduction, Wanted};
+use crate::problem::{Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Wanted};
 
 /// Logits of one chunk of a host call, in bytes: enough to keep a device busy, small enough that
 /// the device's copies of a chunk never matter beside the batch.
@@ -117,26 +117,41 @@ pub struct Pass {
     pub workgroup_size: u32,
     /// Invocations that share a block; where they need not exchange anything, this says nothing.
     pub team: u32,
-    /// A row kernel: whether it finds the first column of the maximum. `finish_rows`: whether there
-    /// are labels.
-    pub option: bool,
+    /// What else is known when it is compiled.
+    pub options: Options,
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.variant, self.options)
+    }
 }
 
 impl Pass {
     /// Workgroups in two dimensions, where one dimension has at most `most`.
-    pub fn workgroups(&self, rows: u32, classes: u32, most: u32) -> [u32; 2] {
-        let blocks = || rows * classes.div_ceil(BLOCK as u32);
+    pub fn workgroups(&self, rows: u32, classes: u32, row_length: u32, most: u32) -> [u32; 2] {
+        let blocks = |columns: u32| rows * columns.div_ceil(BLOCK as u32);
+        let written = if self.options.padded {
+            row_length
+        } else {
+            classes
+        };
         let of = |units: u32, invocations: u32| units.div_ceil(self.workgroup_size / invocations);
         let groups = match self.variant {
             Variant::Row { kernel, .. } => match kernel {
                 RowKernel::PerInvocation => of(rows, 1),
                 RowKernel::PerSubgroup => of(rows, self.team),
                 RowKernel::PerWorkgroup | RowKernel::SplitMerge => rows,
-                RowKernel::SplitStates => of(blocks(), self.team),
-                RowKernel::SplitApply => of(blocks(), LANES),
+                RowKernel::SplitStates => of(blocks(classes), self.team),
+                RowKernel::SplitApply => of(blocks(written), LANES),
             },
-            Variant::CountLabels | Variant::FinishRows => of(rows, 1),
-            Variant::Reduce | Variant::SelfTest | Variant::ShuffleTest => 1,
+            Variant::CountLabels | Variant::FinishRows | Variant::MoreRows | Variant::MathTest => {
+                of(rows, 1)
+            }
+            Variant::RoundDenominator
+            | Variant::Reduce
+            | Variant::SelfTest
+            | Variant::ShuffleTest => 1,
         };
         fold(groups, most)
     }
@@ -144,20 +159,70 @@ impl Pass {
     /// The values of its `override` constants.
     pub fn constants(&self) -> Vec<(&'static str, f64)> {
         let size = ("WORKGROUP_SIZE", f64::from(self.workgroup_size));
-        let option = f64::from(u8::from(self.option));
         let team = ("TEAM", f64::from(self.team));
+        let options = self.options;
+        let flag = |name, on: bool| (name, f64::from(u8::from(on)));
+        let number = |name, value: u32| (name, f64::from(value));
+        let labels = number("LABELS", options.labels as u32);
+        let curve = number("CURVE", options.curve as u32);
+        let class_weights = flag("CLASS_WEIGHTS", options.class_weights);
+        let z_loss = flag("Z_LOSS", options.z_loss);
         match self.variant {
-            Variant::Row { exchange, .. } => {
-                let mut constants = vec![size, ("WITH_PREDICTIONS", option)];
+            Variant::Row { exchange, sums, .. } => {
+                let softmax = options.softmax;
+                let mut constants = vec![
+                    size,
+                    labels,
+                    curve,
+                    class_weights,
+                    z_loss,
+                    number("DTYPE", options.dtype as u32),
+                    flag("SMOOTHED", options.smoothed),
+                    flag("FROM_SOFTMAX", options.from_softmax),
+                    flag("STRIDED", options.strided),
+                    flag("PADDED", options.padded),
+                    flag("WITH_PREDICTIONS", options.predictions),
+                    flag("WRITES_SOFTMAX", softmax == SoftmaxOutput::Softmax),
+                    flag("WRITES_LOG_SOFTMAX", softmax == SoftmaxOutput::LogSoftmax),
+                    flag("WRITES_GRAD", options.grad != GradOutput::None),
+                    flag("GRAD_OVER_LOGITS", options.grad == GradOutput::OverLogits),
+                ];
+                if sums == Sums::Full {
+                    constants.push(flag("WITH_ENTROPY", options.entropy));
+                }
                 if exchange == Exchange::Shuffle {
                     constants.push(team);
                 }
                 constants
             }
-            Variant::CountLabels => vec![size],
-            Variant::FinishRows => vec![size, ("HAS_LABELS", option)],
+            Variant::CountLabels => vec![size, class_weights],
+            Variant::FinishRows => vec![size, curve, labels, z_loss],
+            Variant::MoreRows => vec![size, curve],
             Variant::ShuffleTest => vec![team],
-            Variant::Reduce | Variant::SelfTest => Vec::new(),
+            Variant::MathTest => vec![size],
+            Variant::RoundDenominator | Variant::Reduce | Variant::SelfTest => Vec::new(),
+        }
+    }
+
+    /// The array that this pass has in the place of a slot.
+    pub fn array(&self, slot: Slot) -> Slot {
+        match (slot, self.options.softmax) {
+            (Slot::Softmax, SoftmaxOutput::LogSoftmax) => Slot::LogSoftmax,
+            _ => slot,
+        }
+    }
+
+    /// Whether this pass reads or writes a slot that it binds.
+    pub fn uses(&self, slot: Slot) -> bool {
+        let options = self.options;
+        let is_row = matches!(self.variant, Variant::Row { .. });
+        match slot {
+            Slot::Labels if is_row => options.labels != LabelInput::None,
+            Slot::ClassWeights => options.class_weights,
+            Slot::Upstream | Slot::Denominator if is_row => options.grad != GradOutput::None,
+            Slot::Softmax => options.softmax != SoftmaxOutput::None,
+            Slot::Grad => options.grad == GradOutput::Own,
+            _ => true,
         }
     }
 
@@ -173,14 +238,21 @@ impl Pass {
     /// Bytes of workgroup memory.
     fn memory(&self) -> u32 {
         let Variant::Row {
-            kernel, exchange, ..
+            kernel,
+            exchange,
+            sums,
+            ..
         } = self.variant
         else {
             return 0;
         };
-        // A word and four sums an invocation; a state is 32 bytes.
+        // A word and the sums an invocation; a state.
+        let (exchanged, state) = match sums {
+            Sums::Plain => (12, 24),
+            Sums::Full => (36, 48),
+        };
         let exchanged = match exchange {
-            Exchange::Memory => 20 * self.workgroup_size,
+            Exchange::Memory => exchanged * self.workgroup_size,
             Exchange::None | Exchange::Shuffle => 0,
         };
         let states = match kernel {
@@ -188,7 +260,7 @@ impl Pass {
             RowKernel::SplitMerge => self.workgroup_size,
             _ => 0,
         };
-        exchanged + 32 * states + 16
+        exchanged + state * states + 16
     }
 
     /// The pass with the largest workgroup that the device has room for, halving it until then.
@@ -199,6 +271,7 @@ impl Pass {
                 kernel: RowKernel::SplitApply,
                 ..
             }
+            | Variant::RoundDenominator
             | Variant::Reduce => LANES,
             _ => 1,
         };
@@ -243,9 +316,9 @@ impl Pass {
 pub struct Plan {
     /// Who owns a row.
     pub strategy: Strategy,
-    /// The pass that counts the rows that are not ignored, where the host does not know them.
-    pub count: Option<Pass>,
-    /// The passes over the logits, then the pass over the row states; `reduce` follows the last chunk.
+    /// The passes that give the denominator of a mean, where labels have to be counted or weighed.
+    pub count: Vec<Pass>,
+    /// The passes over the logits, then those over the row states; `reduce` follows the last chunk.
     pub passes: Vec<Pass>,
     /// The pass after the last chunk.
     pub reduce: Pass,
@@ -294,32 +367,39 @@ impl Plan {
                 limit: 4 * columns as u64,
             });
         }
-        let counts = problem.reduction() == Reduction::Mean
-            && matches!(
-                problem.denominator(),
-                Denominator::Weights | Denominator::ValidRows
-            )
-            && matches!(problem.labels(), LabelKind::Index { .. })
-            && (problem.wants(Wanted::Loss) || problem.wants(Wanted::Grad));
+        let options = options(problem);
         let other = |variant, workgroup_size| {
             Pass {
                 variant,
                 workgroup_size,
                 team: 1,
-                option: problem.labels() != LabelKind::None,
+                options,
             }
             .fit(device)
         };
+        let mut count = Vec::new();
+        if counts(problem) {
+            count.push(Pass {
+                options: Options {
+                    class_weights: problem.sums_weights(),
+                    ..Options::PLAIN
+                },
+                ..other(Variant::CountLabels, WORKGROUP)?
+            });
+            if problem.sums_weights() {
+                count.push(other(Variant::RoundDenominator, LANES)?);
+            }
+        }
+        let mut passes = passes;
+        passes.push(other(Variant::FinishRows, WORKGROUP)?);
+        let more = [Wanted::Entropy, Wanted::Correct, Wanted::ZLosses];
+        if more.into_iter().any(|wanted| problem.wants(wanted)) {
+            passes.push(other(Variant::MoreRows, WORKGROUP)?);
+        }
         Ok(Plan {
             strategy,
-            count: match counts {
-                true => Some(other(Variant::CountLabels, WORKGROUP)?),
-                false => None,
-            },
-            passes: passes
-                .into_iter()
-                .chain([other(Variant::FinishRows, WORKGROUP)?])
-                .collect(),
+            count,
+            passes,
             reduce: other(Variant::Reduce, LANES)?,
             rows: problem.rows(),
             classes: problem.classes(),
@@ -361,7 +441,11 @@ fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     if device.software && classes > software_columns(device, Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }
-    if classes <= best.narrow {
+    let interleaved = problem.inner() > 1
+        && (!device.software || classes <= software_columns(device, Strategy::RowPerInvocation));
+    if classes <= best.narrow || interleaved {
+        // Neighbouring invocations read neighbouring rows, which is what lies together where rows are
+        // interleaved.
         Strategy::RowPerInvocation
     } else if classes >= best.split_classes && rows <= best.split_rows {
         Strategy::SplitRow
@@ -372,33 +456,73 @@ fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     }
 }
 
+/// Whether labels have to be counted or weighed before a mean can be taken.
+fn counts(problem: &Problem) -> bool {
+    let by_labels = matches!(
+        problem.denominator(),
+        Denominator::Weights | Denominator::ValidRows
+    );
+    let divided = [Wanted::Loss, Wanted::Grad, Wanted::ZLoss];
+    problem.reduction() == Reduction::Mean
+        && by_labels
+        && matches!(problem.labels(), LabelKind::Index { .. })
+        && divided.into_iter().any(|wanted| problem.wants(wanted))
+}
+
+/// What the options of a problem are when its shaders are compiled; no outputs yet.
+fn options(problem: &Problem) -> Options {
+    Options {
+        labels: match problem.labels() {
+            LabelKind::None => LabelInput::None,
+            LabelKind::Index { .. } => LabelInput::Index,
+            LabelKind::Dense => LabelInput::Dense,
+            LabelKind::Vector => LabelInput::Vector,
+        },
+        dtype: problem.dtype(),
+        curve: match (problem.softcap(), problem.logit_scale()) {
+            (Some(_), _) => Curve::Capped,
+            (None, scale) if scale != 1.0 => Curve::Scaled,
+            _ => Curve::Plain,
+        },
+        predictions: problem.wants(Wanted::Predictions) || problem.wants(Wanted::Correct),
+        entropy: problem.wants(Wanted::Entropy),
+        class_weights: problem.class_weights(),
+        smoothed: problem.label_smoothing() != 0.0,
+        z_loss: problem.z_loss() != 0.0,
+        from_softmax: problem.from_softmax(),
+        strided: problem.inner() > 1,
+        padded: false,
+        ..Options::PLAIN
+    }
+}
+
 /// The passes over the logits, their workgroups as large as one would like them.
 fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<Pass> {
-    let labels = match problem.labels() {
-        LabelKind::None => LabelInput::None,
-        LabelKind::Index { .. } => LabelInput::Index,
-        LabelKind::Dense | LabelKind::Vector => LabelInput::Dense,
-    };
-    let row_pass = |kernel: RowKernel, labels, softmax, log_softmax, grad| {
+    let all = options(problem);
+    let row_pass = |kernel: RowKernel, options: Options| {
         let exchange = match (kernel.has_teams(), device.subgroup) {
             (false, _) => Exchange::None,
             (true, None) => Exchange::Memory,
             (true, Some(_)) => Exchange::Shuffle,
         };
-        let over_logits = grad == GradOutput::OverLogits;
+        let weighs =
+            options.smoothed || matches!(options.labels, LabelInput::Dense | LabelInput::Vector);
+        let padded = problem.row_length() > problem.classes()
+            && problem.padding() == Padding::Masked
+            && options.writes();
         Pass {
             variant: Variant::Row {
                 kernel,
                 exchange,
-                labels,
-                logits: if over_logits {
-                    Access::ReadWrite
-                } else {
-                    Access::Read
+                sums: match weighs || options.entropy {
+                    true => Sums::Full,
+                    false => Sums::Plain,
                 },
-                softmax,
-                log_softmax,
-                grad,
+                logits: match options.grad {
+                    GradOutput::OverLogits => Access::ReadWrite,
+                    GradOutput::None | GradOutput::Own => Access::Read,
+                },
+                halves: problem.dtype_out() != Dtype::F32 && options.writes(),
             },
             workgroup_size: match kernel {
                 RowKernel::PerWorkgroup => ROW_WORKGROUP,
@@ -412,58 +536,77 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
                 }
                 _ => LANES,
             },
-            option: problem.wants(Wanted::Predictions),
+            options: Options { padded, ..options },
         }
     };
-    let softmax = problem.wants(Wanted::Softmax);
+    let softmax = match problem.wants(Wanted::Softmax) {
+        true => SoftmaxOutput::Softmax,
+        false => SoftmaxOutput::None,
+    };
     let log_softmax = problem.wants(Wanted::LogSoftmax);
     let grad = match (problem.wants(Wanted::Grad), problem.grad_over_logits()) {
         (false, _) => GradOutput::None,
         (true, false) => GradOutput::Own,
         (true, true) => GradOutput::OverLogits,
     };
-    let others = softmax || grad != GradOutput::None;
-    // Log-softmax goes first and alone. The gradient comes last, as it may overwrite the logits, and
-    // so do the labels: `finish_rows` reads the states of the last pass.
+    let others = softmax != SoftmaxOutput::None || grad != GradOutput::None;
+    // A pass writes softmax or log-softmax: where both are wanted, or log-softmax and the gradient, a
+    // bare pass writes log-softmax. It goes first, as the gradient may overwrite the logits, and as
+    // `finish_rows` reads the states of the last pass.
     let mut writes = Vec::new();
     if log_softmax && others {
-        writes.push((LabelInput::None, false, true, GradOutput::None));
+        writes.push(Options {
+            softmax: SoftmaxOutput::LogSoftmax,
+            ..bare(all)
+        });
     }
-    writes.push((labels, softmax, log_softmax && !others, grad));
+    writes.push(Options {
+        softmax: match log_softmax && !others {
+            true => SoftmaxOutput::LogSoftmax,
+            false => softmax,
+        },
+        grad,
+        ..all
+    });
     let kernel = match strategy {
         Strategy::RowPerInvocation => RowKernel::PerInvocation,
         Strategy::RowPerSubgroup => RowKernel::PerSubgroup,
         Strategy::RowPerWorkgroup => RowKernel::PerWorkgroup,
         Strategy::SplitRow => {
             // One set of states serves all outputs.
-            let summed = match labels {
-                LabelInput::Dense => LabelInput::Dense,
-                LabelInput::None | LabelInput::Index => LabelInput::None,
-            };
-            let bare = |kernel, labels| row_pass(kernel, labels, false, false, GradOutput::None);
-            let mut passes = vec![
-                bare(RowKernel::SplitStates, summed),
-                bare(RowKernel::SplitMerge, labels),
-            ];
-            passes.extend(
-                writes
-                    .into_iter()
-                    .filter(|&(_, softmax, log_softmax, grad)| {
-                        softmax || log_softmax || grad != GradOutput::None
-                    })
-                    .map(|(labels, softmax, log_softmax, grad)| {
-                        row_pass(RowKernel::SplitApply, labels, softmax, log_softmax, grad)
-                    }),
-            );
+            let states = row_pass(RowKernel::SplitStates, all);
+            let mut passes = vec![states, row_pass(RowKernel::SplitMerge, all)];
+            let writes = writes.into_iter().filter(Options::writes);
+            passes.extend(writes.map(|options| {
+                let mut pass = row_pass(RowKernel::SplitApply, options);
+                // It reads the states that were summed up for all outputs.
+                if let (Variant::Row { sums, .. }, Variant::Row { sums: all, .. }) =
+                    (&mut pass.variant, states.variant)
+                {
+                    *sums = all;
+                }
+                pass
+            }));
             return passes;
         }
     };
     writes
         .into_iter()
-        .map(|(labels, softmax, log_softmax, grad)| {
-            row_pass(kernel, labels, softmax, log_softmax, grad)
-        })
+        .map(|options| row_pass(kernel, options))
         .collect()
+}
+
+/// What a pass without labels needs to know.
+fn bare(options: Options) -> Options {
+    Options {
+        labels: LabelInput::None,
+        class_weights: false,
+        smoothed: false,
+        z_loss: false,
+        predictions: false,
+        entropy: false,
+        ..options
+    }
 }
 
 fn state_words(rows: u64, classes: usize, strategy: Strategy) -> u64 {
@@ -485,19 +628,33 @@ fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy)
             needed: 4 * ACCUMULATOR_WORDS as u64 + u64::from(device.offset_alignment),
         });
     }
-    let row_bytes = 4 * problem.classes() as u64;
-    if row_bytes > usable {
+    // Interleaved rows go together.
+    let group = problem.inner() as u64;
+    let columns = group * problem.row_length() as u64;
+    let mut widest = problem.dtype().size() as u64;
+    if problem.outputs().iter().any(Wanted::has_classes) {
+        widest = widest.max(problem.dtype_out().size() as u64);
+    }
+    if matches!(problem.labels(), LabelKind::Dense | LabelKind::Vector) {
+        widest = 4;
+    }
+    let group_bytes = widest * columns;
+    if group_bytes > usable {
         return Err(Error::RowTooWide {
-            what: Slot::Logits.name(),
-            needed: row_bytes,
+            what: match group {
+                1 => Slot::Logits.name(),
+                _ => "logits, whose rows are interleaved",
+            },
+            needed: group_bytes,
             limit: usable,
         });
     }
-    let widest_row = row_bytes.max(4 * state_words(1, problem.classes(), strategy));
-    let fits = (usable / widest_row).min((CHUNK_BYTES / row_bytes).max(1));
+    let state_bytes = 4 * group * state_words(1, problem.classes(), strategy);
+    let fits = (usable / group_bytes.max(state_bytes)).min((CHUNK_BYTES / group_bytes).max(1));
     // One workgroup per row in two dimensions; element numbers of 32 bits hold for any binding.
     let dispatch = u64::from(device.max_workgroups).pow(2);
-    Ok(usize::try_from(fits.min(dispatch).max(1)).unwrap_or(usize::MAX))
+    let rows = group * fits.min(dispatch / group).max(1);
+    Ok(usize::try_from(rows).unwrap_or(usize::MAX))
 }
 
 /// Workgroups in two dimensions that make at least `groups`, where one dimension has at most `most`.
@@ -523,8 +680,8 @@ impl fmt::Display for Plan {
         for pass in &self.passes {
             writeln!(
                 f,
-                "  each chunk  {}, workgroups of {}",
-                pass.variant, pass.workgroup_size
+                "  each chunk  {pass}, workgroups of {}",
+                pass.workgroup_size
             )?;
         }
         write!(

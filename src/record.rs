@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::engine::{Engine, Pipeline, Prepared};
 use crate::error::{Error, Result};
 use crate::kernel::{
-    ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, NOT_WANTED, Params,
-    STATUS_WORDS, Slot, status,
+    ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
+    EMPTY_IS_ZERO, NOT_WANTED, Params, STATUS_WORDS, Slot, status,
 };
-use crate::plan::Pass;
-use crate::problem::{Denominator, LabelKind, Problem, Reduction, Upstream, Wanted};
+use crate::problem::{
+    Denominator, Dtype, EmptyMean, LabelKind, Problem, Reduction, Upstream, Wanted,
+};
 
 /// A part of a buffer.
 #[derive(Debug, Clone, Copy)]
@@ -52,19 +53,21 @@ impl<'a> BufferRange<'a> {
 /// scratch and status.
 #[derive(Debug, Clone, Copy)]
 pub struct Buffers<'a> {
-    /// f32 `[rows, classes]`.
+    /// `[rows, classes]` in the logits' dtype; in 16 bits the last word may be half used.
     pub logits: BufferRange<'a>,
-    /// i32 `[rows]`, or f32 `[rows, classes]`.
+    /// i32 `[rows]`; or f32 `[rows, classes]`, label weights or vectors.
     pub labels: Option<BufferRange<'a>>,
+    /// f32 `[classes]`. What is no weight, negative or not finite, makes the rows NaN that it counts in.
+    pub class_weights: Option<BufferRange<'a>>,
     /// f32 `[1]` with [`Upstream::Shared`], `[rows]` with [`Upstream::PerRow`].
     pub upstream: Option<BufferRange<'a>>,
     /// f32 `[1]` with [`Denominator::Buffer`].
     pub denominator: Option<BufferRange<'a>>,
-    /// f32 `[rows, classes]`.
+    /// `[rows, classes]`, f32 or in the logits' dtype.
     pub softmax: Option<BufferRange<'a>>,
-    /// f32 `[rows, classes]`.
+    /// `[rows, classes]`, f32 or in the logits' dtype.
     pub log_softmax: Option<BufferRange<'a>>,
-    /// f32 `[rows, classes]`; `None` where the gradient goes over the logits.
+    /// `[rows, classes]`, f32 or in the logits' dtype; `None` where the gradient goes over the logits.
     pub grad: Option<BufferRange<'a>>,
     /// f32 `[rows]`.
     pub losses: Option<BufferRange<'a>>,
@@ -72,8 +75,16 @@ pub struct Buffers<'a> {
     pub lse: Option<BufferRange<'a>>,
     /// i32 `[rows]`.
     pub predictions: Option<BufferRange<'a>>,
+    /// f32 `[rows]`.
+    pub entropy: Option<BufferRange<'a>>,
+    /// u32 `[rows]`, 0 or 1.
+    pub correct: Option<BufferRange<'a>>,
+    /// f32 `[rows]`.
+    pub z_losses: Option<BufferRange<'a>>,
     /// f32 `[1]`; `None` with [`Reduction::None`].
     pub loss: Option<BufferRange<'a>>,
+    /// f32 `[1]`; `None` with [`Reduction::None`].
+    pub z_loss: Option<BufferRange<'a>>,
     /// u32 `[6]`, see [`Status::from_words`]; [`STATUS_SIZE`] bytes.
     pub status: BufferRange<'a>,
     /// Room to work in, [`Prepared::scratch_size`] bytes. Zero before it is used for the first time,
@@ -91,6 +102,7 @@ impl<'a> Buffers<'a> {
         Buffers {
             logits,
             labels: None,
+            class_weights: None,
             upstream: None,
             denominator: None,
             softmax: None,
@@ -99,7 +111,11 @@ impl<'a> Buffers<'a> {
             losses: None,
             lse: None,
             predictions: None,
+            entropy: None,
+            correct: None,
+            z_losses: None,
             loss: None,
+            z_loss: None,
             status,
             scratch,
         }
@@ -156,8 +172,8 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// A count of labels, and small bindings for arrays that nobody gave.
-    const PLACES: u64 = 4;
+    /// One line for each slot: the denominator, and small bindings for arrays that nobody gave.
+    const PLACES: u64 = Slot::Probes as u64;
     const ACCUMULATORS: u64 = 4 * ACCUMULATOR_WORDS as u64;
 
     fn new(engine: &Engine) -> Scratch {
@@ -171,46 +187,43 @@ impl Scratch {
         (Self::PLACES + 2) * self.alignment + Self::ACCUMULATORS + 4 * state_words
     }
 
-    fn part<'a>(&self, scratch: BufferRange<'a>, offset: u64, size: u64) -> BufferRange<'a> {
+    /// Where a slot is that the caller gave nothing for.
+    fn place<'a>(&self, scratch: BufferRange<'a>, slot: Slot, state_words: u64) -> BufferRange<'a> {
+        let accumulators = Self::PLACES * self.alignment;
+        let states = (accumulators + Self::ACCUMULATORS).next_multiple_of(self.alignment);
+        let (offset, size) = match slot {
+            Slot::Accumulators => (accumulators, Self::ACCUMULATORS),
+            Slot::States => (states, 4 * state_words),
+            slot => (slot as u64 * self.alignment, 8),
+        };
         BufferRange {
             buffer: scratch.buffer,
             offset: scratch.offset.next_multiple_of(self.alignment) + offset,
             size,
         }
     }
-
-    /// Where a slot is that the caller gave nothing for.
-    fn place<'a>(&self, scratch: BufferRange<'a>, slot: Slot, state_words: u64) -> BufferRange<'a> {
-        let accumulators = Self::PLACES * self.alignment;
-        let states = (accumulators + Self::ACCUMULATORS).next_multiple_of(self.alignment);
-        let (offset, size) = match slot {
-            Slot::Denominator => (0, 4),
-            Slot::Accumulators => (accumulators, Self::ACCUMULATORS),
-            Slot::States => (states, 4 * state_words),
-            // No shader has two of one line, and none of them is ever read or written.
-            Slot::Lse => (2 * self.alignment, 4),
-            Slot::Predictions => (3 * self.alignment, 4),
-            _ => (self.alignment, 4),
-        };
-        self.part(scratch, offset, size)
-    }
 }
 
 impl Problem {
-    /// Bytes of the array of a slot for so many rows, and whether the caller gives it; `None` where
-    /// the problem does without.
-    fn size_of(&self, slot: Slot, rows: u64) -> Option<u64> {
+    /// Bytes of the array of a slot for so many rows, where the caller gives it; `None` where the
+    /// problem does without.
+    pub(crate) fn size_of(&self, slot: Slot, rows: u64) -> Option<u64> {
         let row_vector = 4 * rows;
-        let matrix = row_vector * self.classes() as u64;
+        let matrix = |dtype: Dtype| {
+            (dtype.size() as u64 * rows * self.row_length() as u64).next_multiple_of(4)
+        };
         let when = |wanted: Wanted, size: u64| self.wants(wanted).then_some(size);
+        let out = matrix(self.dtype_out());
         let wants_grad = self.wants(Wanted::Grad);
+        let reduced = self.reduction() != Reduction::None;
         match slot {
-            Slot::Logits => Some(matrix),
+            Slot::Logits => Some(matrix(self.dtype())),
             Slot::Labels => match self.labels() {
                 LabelKind::None => None,
                 LabelKind::Index { .. } => Some(row_vector),
-                LabelKind::Dense | LabelKind::Vector => Some(matrix),
+                LabelKind::Dense | LabelKind::Vector => Some(matrix(Dtype::F32)),
             },
+            Slot::ClassWeights => self.class_weights().then_some(4 * self.classes() as u64),
             Slot::Upstream => match self.upstream() {
                 _ if !wants_grad => None,
                 Upstream::Number(_) => None,
@@ -218,16 +231,17 @@ impl Problem {
                 Upstream::PerRow => Some(row_vector),
             },
             Slot::Denominator => (self.denominator() == Denominator::Buffer).then_some(4),
-            Slot::Softmax => when(Wanted::Softmax, matrix),
-            Slot::LogSoftmax => when(Wanted::LogSoftmax, matrix),
-            Slot::Grad => (wants_grad && !self.grad_over_logits()).then_some(matrix),
+            Slot::Softmax => when(Wanted::Softmax, out),
+            Slot::LogSoftmax => when(Wanted::LogSoftmax, out),
+            Slot::Grad => (wants_grad && !self.grad_over_logits()).then_some(out),
             Slot::Losses => when(Wanted::Losses, row_vector),
             Slot::Lse => when(Wanted::Lse, row_vector),
             Slot::Predictions => when(Wanted::Predictions, row_vector),
-            Slot::Loss => match self.reduction() {
-                Reduction::None => None,
-                Reduction::Sum | Reduction::Mean => when(Wanted::Loss, 4),
-            },
+            Slot::Entropy => when(Wanted::Entropy, row_vector),
+            Slot::Correct => when(Wanted::Correct, row_vector),
+            Slot::ZLosses => when(Wanted::ZLosses, row_vector),
+            Slot::Loss => when(Wanted::Loss, 4).filter(|_| reduced),
+            Slot::ZLoss => when(Wanted::ZLoss, 4).filter(|_| reduced),
             Slot::Status => Some(STATUS_SIZE),
             Slot::Params | Slot::States | Slot::Accumulators | Slot::Probes => None,
         }
@@ -235,9 +249,10 @@ impl Problem {
 }
 
 /// The arrays that a caller gives or that the scratch buffer holds.
-const ARRAYS: [Slot; 12] = [
+const ARRAYS: [Slot; 17] = [
     Slot::Logits,
     Slot::Labels,
+    Slot::ClassWeights,
     Slot::Upstream,
     Slot::Denominator,
     Slot::Softmax,
@@ -246,7 +261,11 @@ const ARRAYS: [Slot; 12] = [
     Slot::Losses,
     Slot::Lse,
     Slot::Predictions,
+    Slot::Entropy,
+    Slot::Correct,
+    Slot::ZLosses,
     Slot::Loss,
+    Slot::ZLoss,
     Slot::Status,
 ];
 
@@ -255,6 +274,7 @@ impl<'a> Buffers<'a> {
         match slot {
             Slot::Logits => Some(self.logits),
             Slot::Labels => self.labels,
+            Slot::ClassWeights => self.class_weights,
             Slot::Upstream => self.upstream,
             Slot::Denominator => self.denominator,
             Slot::Softmax => self.softmax,
@@ -263,7 +283,11 @@ impl<'a> Buffers<'a> {
             Slot::Losses => self.losses,
             Slot::Lse => self.lse,
             Slot::Predictions => self.predictions,
+            Slot::Entropy => self.entropy,
+            Slot::Correct => self.correct,
+            Slot::ZLosses => self.z_losses,
             Slot::Loss => self.loss,
+            Slot::ZLoss => self.z_loss,
             Slot::Status => Some(self.status),
             Slot::Params | Slot::States | Slot::Accumulators | Slot::Probes => None,
         }
@@ -329,39 +353,22 @@ impl Prepared {
         buffers: &Buffers<'_>,
         chunk: Chunk,
     ) -> Result<Bound> {
-        let problem = self.problem();
-        let (denominator, denominator_flags) = match (problem.reduction(), problem.denominator()) {
-            (Reduction::None | Reduction::Sum, _) => (1, DENOMINATOR_IS_COUNT),
-            (Reduction::Mean, Denominator::Number(number)) => (number.to_bits(), 0),
-            (Reduction::Mean, Denominator::Buffer) => (0, DENOMINATOR_IN_BUFFER),
-            (Reduction::Mean, Denominator::Weights | Denominator::ValidRows)
-                if self.plan().count.is_none() =>
-            {
-                (problem.rows() as u32, DENOMINATOR_IS_COUNT)
-            }
-            (Reduction::Mean, Denominator::Weights | Denominator::ValidRows)
-                if chunk.rows != problem.rows() =>
-            {
-                return Err(Error::ChunkDenominator {
-                    rows: chunk.rows,
-                    of: problem.rows(),
-                });
-            }
-            (Reduction::Mean, Denominator::Weights | Denominator::ValidRows) => {
-                (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT)
-            }
+        let counted = !self.plan().count.is_empty();
+        if counted && chunk.rows != self.problem().rows() {
+            return Err(Error::ChunkDenominator {
+                rows: chunk.rows,
+                of: self.problem().rows(),
+            });
+        }
+        let denominator = match counted {
+            true => InUse::Counted,
+            false => InUse::Known(self.problem().rows() as u32),
         };
-        let params = Params {
-            denominator,
-            denominator_flags,
-            ..Params::default()
-        };
-        let counts = denominator_flags == (DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT);
-        let count = self.plan().count.filter(|_| counts);
-        self.bind_with(engine, buffers, chunk, params, count).await
+        self.bind_with(engine, buffers, chunk, denominator).await
     }
 
-    /// [`Prepared::bind_chunk`], the rows that are not ignored having been counted.
+    /// [`Prepared::bind_chunk`], the host having counted the rows that are not ignored, or recording
+    /// the count of all chunks before the rows of the first.
     pub(crate) async fn bind_counted(
         &self,
         engine: &Engine,
@@ -369,17 +376,11 @@ impl Prepared {
         chunk: Chunk,
         valid_rows: u32,
     ) -> Result<Bound> {
-        let problem = self.problem();
-        if self.plan().count.is_none() {
-            return self.bind_chunk(engine, buffers, chunk).await;
-        }
-        debug_assert_eq!(problem.reduction(), Reduction::Mean);
-        let params = Params {
-            denominator: valid_rows,
-            denominator_flags: DENOMINATOR_IS_COUNT,
-            ..Params::default()
+        let denominator = match self.problem().sums_weights() && !self.plan().count.is_empty() {
+            true => InUse::Counted,
+            false => InUse::Known(valid_rows),
         };
-        self.bind_with(engine, buffers, chunk, params, None).await
+        self.bind_with(engine, buffers, chunk, denominator).await
     }
 
     async fn bind_with(
@@ -387,11 +388,17 @@ impl Prepared {
         engine: &Engine,
         buffers: &Buffers<'_>,
         chunk: Chunk,
-        denominator: Params,
-        count: Option<Pass>,
+        denominator: InUse,
     ) -> Result<Bound> {
         let problem = self.problem();
         let rows = chunk.rows as u64;
+        if !chunk.rows.is_multiple_of(problem.inner()) {
+            return Err(Error::BadShape {
+                what: "the number of rows of a chunk",
+                value: chunk.rows,
+                needed: format!("a multiple of the {} interleaved rows", problem.inner()),
+            });
+        }
         let alignment = u64::from(engine.profile().offset_alignment);
         let scratch = Scratch::new(engine);
         let state_words = self.plan().state_words(rows);
@@ -416,23 +423,26 @@ impl Prepared {
         let given = |slot| arrays.iter().find(|(of, _)| *of == slot).map(|(_, r)| *r);
         let range =
             |slot| given(slot).unwrap_or_else(|| scratch.place(scratch_range, slot, state_words));
-        let start = |slot| ((range(slot).offset % alignment) / 4) as u32;
+        let start = |slot| {
+            let dtype = match slot {
+                Slot::Logits => problem.dtype(),
+                Slot::Softmax | Slot::LogSoftmax | Slot::Grad => problem.dtype_out(),
+                _ => Dtype::F32,
+            };
+            ((range(slot).offset % alignment) / dtype.size() as u64) as u32
+        };
         let wanted = |slot| given(slot).map_or(NOT_WANTED, |_| start(slot));
         let (upstream_stride, upstream) = match problem.upstream() {
             Upstream::Number(number) => (NOT_WANTED, number),
             Upstream::Shared => (0, 0.0),
             Upstream::PerRow => (1, 0.0),
         };
+        let (denominator_word, denominator_flags) = denominator.of(problem);
         let params = Params {
             rows: chunk.rows as u32,
-            classes: problem.classes() as u32,
-            // Whatever the label of ignored rows is on the host, no class has it on the device.
-            ignore_index: match problem.labels() {
-                LabelKind::Index { ignore_index } => device_ignore_index(ignore_index),
-                LabelKind::None | LabelKind::Dense | LabelKind::Vector => 0,
-            },
             logits_start: start(Slot::Logits),
             labels_start: start(Slot::Labels),
+            class_weights_start: start(Slot::ClassWeights),
             upstream_start: start(Slot::Upstream),
             denominator_start: start(Slot::Denominator),
             softmax_start: start(Slot::Softmax),
@@ -441,26 +451,43 @@ impl Prepared {
             losses_start: wanted(Slot::Losses),
             lse_start: wanted(Slot::Lse),
             predictions_start: wanted(Slot::Predictions),
+            entropy_start: wanted(Slot::Entropy),
+            correct_start: wanted(Slot::Correct),
+            z_losses_start: wanted(Slot::ZLosses),
             loss_start: wanted(Slot::Loss),
+            z_loss_start: wanted(Slot::ZLoss),
             status_start: start(Slot::Status),
             rows_before: chunk.rows_before as u32,
             upstream_stride,
             upstream,
-            ..denominator
+            denominator: denominator_word,
+            denominator_flags,
+            ..Params::of(problem)
         };
 
         // Bindings cannot be empty, and no rows have nothing but a reduction.
-        let rows_passes = count.iter().chain(&self.plan().passes);
-        let rows_passes = rows_passes.filter(|_| chunk.rows > 0);
+        let with_rows = chunk.rows > 0;
+        let counts = matches!(denominator, InUse::Counted).then_some(&self.plan().count[..]);
+        let counts = counts.filter(|_| with_rows).unwrap_or_default();
+        let rows_passes = &self.plan().passes[..];
+        let rows_passes = if with_rows { rows_passes } else { &[] };
         let mut steps = Vec::new();
-        for pass in rows_passes.chain([&self.plan().reduce]) {
-            let slots = pass.variant.slots();
-            let storage = slots
-                .iter()
-                .filter(|(_, access)| *access != Access::Uniform);
-            let bindings = storage
-                .map(|&(slot, _)| Ok((slot, binding(slot, range(slot), alignment, engine)?)))
-                .collect::<Result<Bindings<'_>>>()?;
+        for pass in counts
+            .iter()
+            .chain(rows_passes)
+            .chain([&self.plan().reduce])
+        {
+            let mut bindings = Vec::new();
+            for (slot, access) in pass.variant.slots() {
+                if access == Access::Uniform {
+                    continue;
+                }
+                let place = match pass.uses(slot) {
+                    true => range(pass.array(slot)),
+                    false => scratch.place(scratch_range, slot, state_words),
+                };
+                bindings.push((slot, binding(slot, place, alignment, engine)?));
+            }
             // One dispatch may not read a buffer and write it, be it in different places.
             let of_logits = |(slot, binding): &(Slot, wgpu::BufferBinding<'_>)| {
                 *slot != Slot::Logits && binding.buffer == buffers.logits.buffer
@@ -476,7 +503,44 @@ impl Prepared {
             })
             .await?;
         let reduce = steps.pop();
-        Ok(Bound { steps, reduce })
+        let rows = steps.split_off(counts.len());
+        Ok(Bound {
+            count: steps,
+            rows,
+            reduce,
+        })
+    }
+}
+
+/// Where the denominator of a bound problem comes from.
+#[derive(Debug, Clone, Copy)]
+enum InUse {
+    /// From the labels, on the device.
+    Counted,
+    /// From the problem, or this number of rows.
+    Known(u32),
+}
+
+impl InUse {
+    /// The denominator of the parameters, and its flags.
+    fn of(self, problem: &Problem) -> (u32, u32) {
+        let empty = match problem.empty_mean() {
+            EmptyMean::Nan => 0,
+            EmptyMean::Zero => EMPTY_IS_ZERO,
+        };
+        let (word, flags) = match (problem.reduction(), problem.denominator(), self) {
+            (Reduction::None | Reduction::Sum, ..) => (1, DENOMINATOR_IS_COUNT),
+            (Reduction::Mean, Denominator::Number(number), _) => (number.to_bits(), 0),
+            (Reduction::Mean, Denominator::Buffer, _) => (0, DENOMINATOR_IN_BUFFER),
+            (Reduction::Mean, _, InUse::Counted) if problem.sums_weights() => {
+                (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_WEIGHTS)
+            }
+            (Reduction::Mean, _, InUse::Counted) => {
+                (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT)
+            }
+            (Reduction::Mean, _, InUse::Known(rows)) => (rows, DENOMINATOR_IS_COUNT),
+        };
+        (word, flags | empty)
     }
 }
 
@@ -485,7 +549,7 @@ fn no_overlap(arrays: &[(Slot, BufferRange<'_>)], scratch: BufferRange<'_>) -> R
     let is_input = |slot| {
         matches!(
             slot,
-            Slot::Logits | Slot::Labels | Slot::Upstream | Slot::Denominator
+            Slot::Logits | Slot::Labels | Slot::ClassWeights | Slot::Upstream | Slot::Denominator
         )
     };
     for (i, (slot, range)) in arrays.iter().enumerate() {
@@ -504,11 +568,6 @@ fn no_overlap(arrays: &[(Slot, BufferRange<'_>)], scratch: BufferRange<'_>) -> R
         }
     }
     Ok(())
-}
-
-/// The label of ignored rows on the device, where labels are 32 bits wide.
-pub(crate) fn device_ignore_index(ignore_index: i64) -> i32 {
-    i32::try_from(ignore_index).unwrap_or(-1)
 }
 
 /// A binding that begins at the last aligned offset before the range.
@@ -570,7 +629,13 @@ fn make_steps(
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let workgroups = pipeline.pass.workgroups(params.rows, params.classes, most);
+        let Params {
+            rows,
+            classes,
+            row_length,
+            ..
+        } = *params;
+        let workgroups = pipeline.pass.workgroups(rows, classes, row_length, most);
         Step {
             pipeline,
             bind_group,
@@ -588,7 +653,8 @@ struct Step {
 
 /// A problem bound to buffers. Keeps them alive.
 pub struct Bound {
-    steps: Vec<Step>,
+    count: Vec<Step>,
+    rows: Vec<Step>,
     reduce: Option<Step>,
 }
 
@@ -596,12 +662,26 @@ impl Bound {
     /// Records the whole job: the rows, then the reduction. As often as wanted, also within one
     /// submission: everything is read from the buffers when the device gets there.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        record(encoder, self.steps.iter().chain(&self.reduce));
+        record(
+            encoder,
+            self.count.iter().chain(&self.rows).chain(&self.reduce),
+        );
     }
 
     /// Records the rows: their outputs, and their share of the sums of the batch.
     pub fn record_rows(&self, encoder: &mut wgpu::CommandEncoder) {
-        record(encoder, &self.steps);
+        record(encoder, self.count.iter().chain(&self.rows));
+    }
+
+    /// Records what the labels of these rows add to the denominator.
+    pub(crate) fn record_count(&self, encoder: &mut wgpu::CommandEncoder, last: bool) {
+        let steps = if last { self.count.len() } else { 1 };
+        record(encoder, self.count.iter().take(steps));
+    }
+
+    /// Records the rows where the denominator is known.
+    pub(crate) fn record_counted_rows(&self, encoder: &mut wgpu::CommandEncoder) {
+        record(encoder, &self.rows);
     }
 
     /// Records the reduction of what all rows since the last one have added up.

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::kernel::{Params, Slot, Variant};
+use crate::kernel::{Options, Params, Slot, Variant};
 use crate::plan::Pass;
 use crate::problem::{Batch, Problem, Wanted};
 
@@ -84,7 +84,7 @@ impl Engine {
             variant: Variant::ShuffleTest,
             workgroup_size: 64,
             team,
-            option: true,
+            options: Options::PLAIN,
         };
         let rounds = team.ilog2();
         let words = self.probe(pass, 64 * rounds as usize).await?;
@@ -106,7 +106,7 @@ impl Engine {
             variant: Variant::SelfTest,
             workgroup_size: 32,
             team: 1,
-            option: true,
+            options: Options::PLAIN,
         };
         self.probe(pass, PROBES.len()).await
     }

@@ -1,55 +1,43 @@
 // One invocation derives a row's outputs from its state and adds the row to the batch.
 //
-// Reads 24 bytes a row and writes 4 for each output wanted. Loss L·Σy + Σ y·(m − x), two terms that
-// do not cancel for labels that are not negative; lse m + L.
+// Reads 48 bytes a row and writes 4 for each output wanted. Loss L·Σa + Σ a·(m − z), two terms that
+// do not cancel for labels that are not negative, plus λ·lse²; lse m + L. As sums of two f32, so that
+// what the row kernel lost is all that is lost.
 
-override WORKGROUP_SIZE: u32 = 64u;
-override HAS_LABELS: bool = true;
+override LABELS: u32 = 0u;
+override Z_LOSS: bool = false;
 
-@group(0) @binding(8) var<storage, read_write> states: array<u32>;
-@group(0) @binding(9) var<storage, read_write> losses: array<u32>;
-@group(0) @binding(10) var<storage, read_write> lse: array<u32>;
-@group(0) @binding(11) var<storage, read_write> predictions: array<u32>;
+const NO_LABELS = 0u;
+const INDEX = 1u;
+const VECTORS = 3u;
 
-const STATE_WORDS = 8u;
+@group(0) @binding(10) var<storage, read_write> losses: array<u32>;
+@group(0) @binding(11) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(12) var<storage, read_write> predictions: array<u32>;
 
-const NAN = 0x7fc00000u;
-const PLUS_INF = 0x7f800000u;
-const MINUS_INF = 0xff800000u;
-
-// NaN by its logits or its dense labels; a row with a bad index is counted on its own.
-fn is_nan_row() -> bool {
-    return (seen & (POISONED | BAD_WEIGHT)) != 0u || (seen & (LOSS_UP | LOSS_DOWN)) == (LOSS_UP | LOSS_DOWN);
-}
-
-fn loss_bits(log_sum: f32, half_gap: f32, weight: f32) -> u32 {
-    if (seen & IGNORED) != 0u {
-        return 0u;
+// L·Σa + Σ a·(m − z).
+fn cross_entropy(row: u32, log_sum: vec2<f32>) -> Term {
+    // Index labels: a is c at the label and h times what was summed up, (c, h) = ((1 − ε)·w_y, ε/K).
+    var c = vec2<f32>(0.0);
+    var h = vec2<f32>(1.0, 0.0);
+    if LABELS == INDEX {
+        c = pair_product(vec2<f32>(params.keep_high, params.keep_low), vec2<f32>(state_f32(row, 8u), 0.0));
+        h = vec2<f32>(params.share_high, params.share_low);
     }
-    if (seen & BAD_LABEL) != 0u || is_nan_row() {
-        return NAN;
+    // Halves, see `half_gap_pair`.
+    let label_gap = state_f32(row, 7u);
+    let sum_gap = state_f32(row, 3u);
+    let weight = pair_sum(c, pair_product(h, vec2<f32>(state_f32(row, 4u), 0.0)));
+    let term = veil(weight.x * log_sum.x);
+    if is_large(label_gap) || is_large(sum_gap) || is_large(term) {
+        let half_gap = veil(veil(c.x * label_gap) + veil(h.x * sum_gap));
+        return Term(vec2<f32>(0.0), true, doubled_bits(veil(veil(0.5 * term) + half_gap)));
     }
-    if (seen & LOSS_UP) != 0u {
-        return PLUS_INF;
+    let gap = pair_sum(pair_product(c, vec2<f32>(label_gap, 0.0)), pair_product(h, vec2<f32>(sum_gap, 0.0)));
+    if is_large(gap.x) {
+        return Term(vec2<f32>(0.0), true, doubled_bits(veil(veil(0.5 * term) + gap.x)));
     }
-    if (seen & LOSS_DOWN) != 0u {
-        return MINUS_INF;
-    }
-    // Small losses as they are, so that halving does not push them below 2^-126; large ones by
-    // halves, so that what overflows is seen before it does.
-    let term = veil(weight * log_sum);
-    if abs(half_gap) < 0x1p+100f && abs(term) < 0x1p+100f {
-        return bitcast<u32>(term + veil(2.0 * half_gap));
-    }
-    let half_loss = veil(veil(0.5 * term) + half_gap);
-    // NaN and infinity, where sums of signed terms came that far, keep their bits.
-    if (bitcast<u32>(half_loss) & PLUS_INF) == PLUS_INF {
-        return bitcast<u32>(half_loss);
-    }
-    if abs(half_loss) >= 0x1p+127f {
-        return select(PLUS_INF, MINUS_INF, half_loss < 0.0);
-    }
-    return bitcast<u32>(2.0 * half_loss);
+    return small_term(pair_sum(pair_product(weight, log_sum), 2.0 * gap));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -64,22 +52,18 @@ fn finish_rows(
         return;
     }
     let slot = (group + local) % SUM_SLOTS;
-    let at = STATE_WORDS * row;
-    let top = bitcast<f32>(states[at]);
-    let log_sum = log1p_sum(bitcast<f32>(states[at + 1u]));
-    let half_gap = bitcast<f32>(states[at + 2u]);
-    let weight = bitcast<f32>(states[at + 3u]);
-    seen = states[at + 4u];
-
+    let seen = state_u32(row, 5u);
+    let log_sum = log_sum_of(row);
+    let lse_pair = lse_of(row, log_sum);
     if params.lse_start != NOT_WANTED {
-        lse[params.lse_start + row] = select(bitcast<u32>(top + log_sum), NAN, (seen & POISONED) != 0u);
+        lse[params.lse_start + row] = select(bitcast<u32>(lse_pair.x), NAN, (seen & POISONED) != 0u);
     }
     if params.predictions_start != NOT_WANTED {
-        predictions[params.predictions_start + row] = states[at + 5u];
+        predictions[params.predictions_start + row] = state_u32(row, 6u);
     }
     if (seen & IGNORED) == 0u {
         count(slot, VALID_ROWS);
-        if is_nan_row() {
+        if is_nan_row(seen) {
             note(NAN_ROWS, row);
         }
         if (seen & BAD_LABEL) != 0u {
@@ -89,11 +73,30 @@ fn finish_rows(
             count(slot, CORRECT_ROWS);
         }
     }
-    if HAS_LABELS {
-        let loss = loss_bits(log_sum, half_gap, weight);
-        if params.losses_start != NOT_WANTED {
-            losses[params.losses_start + row] = loss;
-        }
-        add_exactly(slot, loss);
+    if LABELS == NO_LABELS || LABELS == VECTORS {
+        return;
     }
+    let is_nan = is_nan_row(seen) || (seen & BAD_LABEL) != 0u;
+    let term = cross_entropy(row, log_sum);
+    var loss = term.bits;
+    if (seen & (LOSS_UP | LOSS_DOWN)) != 0u {
+        loss = select(MINUS_INF, PLUS_INF, (seen & LOSS_UP) != 0u);
+    }
+    var whole = loss;
+    if Z_LOSS {
+        let z = z_term(lse_pair);
+        whole = bitcast<u32>(pair_sum(term.value, z.value).x);
+        if term.is_large || z.is_large || loss != term.bits {
+            whole = sum_bits(loss, z.bits);
+        }
+        add_exactly(slot, Z_SUM, Z_SPECIALS, row_bits(z.bits, seen, (seen & POISONED) != 0u));
+    }
+    loss = row_bits(loss, seen, is_nan);
+    whole = row_bits(whole, seen, is_nan);
+    if params.losses_start != NOT_WANTED {
+        losses[params.losses_start + row] = whole;
+    }
+    // With two denominators the terms are summed apart.
+    let apart = Z_LOSS && has_flag(DENOMINATOR_IS_WEIGHTS);
+    add_exactly(slot, LOSS_SUM, LOSS_SPECIALS, select(whole, loss, apart));
 }

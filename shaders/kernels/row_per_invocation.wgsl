@@ -1,7 +1,7 @@
 // One invocation owns a row.
 //
 // Reads each logit three times where outputs of its shape are wanted (a block's maximum, its sums,
-// the write), twice where not; a block of 4 KiB stays in the cache between them. No barriers, so
+// the write), twice where not; a block of 4 KiB stays in the cache between the first two. No barriers, so
 // nothing has to be uniform. Best for narrow rows, and on drivers that run on a processor.
 
 override WORKGROUP_SIZE: u32 = 64u;
@@ -17,7 +17,7 @@ fn block_key(row: u32, start: u32, end: u32) -> u32 {
     return key_of(top);
 }
 
-fn block_sums(row: u32, start: u32, end: u32, top: f32) -> Sums {
+fn block_sums(row: u32, start: u32, end: u32, top: Peak) -> Sums {
     var groups: array<Sums, 8>;
     var group = 0u;
     for (var column = start; column < min(end, start + LANE_STEP); column += 4u * SLOT) {
@@ -32,7 +32,7 @@ fn block_sums(row: u32, start: u32, end: u32, top: f32) -> Sums {
     return fold_groups(groups);
 }
 
-fn block_first(row: u32, start: u32, end: u32, top: f32) -> u32 {
+fn block_first(row: u32, start: u32, end: u32, top: Peak) -> u32 {
     var first = NO_COLUMN;
     for (var column = start; column < end && first == NO_COLUMN; column += 4u * SLOT) {
         first = min(
@@ -62,7 +62,7 @@ fn row_per_invocation(
     for (var start = 0u; start < params.classes; start += BLOCK) {
         let end = min(params.classes, start + BLOCK);
         let key = block_key(row, start, end);
-        let top = from_order_key(key);
+        let top = peak(from_order_key(key));
         var first = NO_COLUMN;
         if WITH_PREDICTIONS {
             first = block_first(row, start, end, top);
@@ -71,23 +71,13 @@ fn row_per_invocation(
     }
     let done = finish_row(row, pop_all());
     store_row(row, done);
-    if WRITES_MATRIX {
-        for (var start = 0u; start < params.classes; start += BLOCK) {
-            let end = min(params.classes, start + BLOCK);
-            let top = from_order_key(block_key(row, start, end));
-            let factor = block_factor(top, done);
-            for (var column = start; column < end; column += 4u * SLOT) {
-                write_slot(row, column, done, top, factor);
-                if column + SLOT < end {
-                    write_slot(row, column + SLOT, done, top, factor);
-                }
-                if column + 2u * SLOT < end {
-                    write_slot(row, column + 2u * SLOT, done, top, factor);
-                }
-                if column + 3u * SLOT < end {
-                    write_slot(row, column + 3u * SLOT, done, top, factor);
-                }
-            }
+    if writes_matrix() {
+        let end = written_columns();
+        for (var column = 0u; column < end; column += 4u * SLOT) {
+            write_slot(row, column, done);
+            write_slot(row, column + SLOT, done);
+            write_slot(row, column + 2u * SLOT, done);
+            write_slot(row, column + 3u * SLOT, done);
         }
     }
 }

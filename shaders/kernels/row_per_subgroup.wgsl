@@ -1,7 +1,7 @@
 // A team owns a row; a workgroup holds WORKGROUP_SIZE / TEAM of them, and of rows.
 //
-// Reads each logit twice for its state and once for outputs of its shape, again for rows of more
-// than one block; a block is 4 KiB, which the nearest cache holds. Every member carries the whole
+// Reads each logit twice for its state and once for outputs of its shape; a block is 4 KiB, which the
+// nearest cache holds. Every member carries the whole
 // state of the row, so nothing has to be handed out. Everything around an exchange is uniform: it
 // depends on the parameters alone.
 
@@ -28,10 +28,8 @@ fn row_per_subgroup(
             store_row(row, done);
         }
     }
-    if WRITES_MATRIX {
+    if writes_matrix() {
         wait_for_label_readers();
-        for (var start = 0u; start < params.classes; start += BLOCK) {
-            team_write(row, start, min(columns, start + BLOCK), done);
-        }
+        team_write(row, 0u, select(0u, written_columns(), here), done);
     }
 }

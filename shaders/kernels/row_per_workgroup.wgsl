@@ -55,11 +55,10 @@ fn row_per_workgroup(
     if local == 0u {
         store_row(row, done);
     }
-    if WRITES_MATRIX {
+    if writes_matrix() {
         wait_for_label_readers();
-        for (var round = 0u; round < params.classes; round += teams * BLOCK) {
-            let start = round + team * BLOCK;
-            team_write(row, start, min(params.classes, start + BLOCK), done);
+        for (var start = team * BLOCK; start < written_columns(); start += teams * BLOCK) {
+            team_write(row, start, min(written_columns(), start + BLOCK), done);
         }
     }
 }

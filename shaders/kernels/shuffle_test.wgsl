@@ -5,7 +5,7 @@
 const WORKGROUP_SIZE = 64u;
 override TEAM: u32 = 8u;
 
-@group(0) @binding(15) var<storage, read_write> probes: array<u32>;
+@group(0) @binding(20) var<storage, read_write> probes: array<u32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn shuffle_test(@builtin(local_invocation_index) local: u32) {

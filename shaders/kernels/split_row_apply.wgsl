@@ -11,19 +11,16 @@ fn split_row_apply(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let blocks = blocks_per_row();
+    let blocks = (written_columns() + BLOCK - 1u) / BLOCK;
     let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / LANES) + local / LANES;
     let row = unit / blocks;
-    let block = unit % blocks;
     if row >= params.rows {
         return;
     }
     let done = load_row(row);
-    let top = block_top(row, block);
-    let factor = block_factor(top, done);
-    let start = block * BLOCK;
-    let end = min(params.classes, start + BLOCK);
+    let start = unit % blocks * BLOCK;
+    let end = min(written_columns(), start + BLOCK);
     for (var column = start + SLOT * (local % LANES); column < end; column += LANE_STEP) {
-        write_slot(row, column, done, top, factor);
+        write_slot(row, column, done);
     }
 }

@@ -5,7 +5,3 @@ override TEAM: u32 = 8u;
 fn partner_word(value: u32, apart: u32) -> u32 {
     return subgroupShuffleXor(value, apart);
 }
-
-fn partner_sums(value: Sums, apart: u32) -> Sums {
-    return subgroupShuffleXor(value, apart);
-}

@@ -1,0 +1,24 @@
+// One f32 after another, the first having the bits `params.rows`: exp where `params.classes` is 0, else
+// log1p.
+
+override WORKGROUP_SIZE: u32 = 64u;
+
+@group(0) @binding(20) var<storage, read_write> probes: array<u32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn math_test(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let at = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + local;
+    if at >= arrayLength(&probes) {
+        return;
+    }
+    let x = bitcast<f32>(params.rows + at);
+    if params.classes != 0u {
+        probes[at] = bitcast<u32>(log1p_sum(x));
+    } else {
+        probes[at] = bitcast<u32>(exp_sum(vec2<f32>(x, 0.0)));
+    }
+}

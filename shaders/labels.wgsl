@@ -1,0 +1,179 @@
+// What a row is compared with, and the gradient that follows. With c = (1 − ε)·w_y and h = ε/K:
+//
+//   an index y: loss c·(L + m − z_y) + h·Σ w·(L + m − z), gradient p·(c + h·Σw) − h·w, and at the label
+//               −c·(sum of the others)/(1 + s) in place of c·(p − 1), which would cancel
+//   weights y:  a = w·((1 − ε)·y + h), loss Σ a·(L + m − z), gradient p·Σa − a
+//   a vector v: gradient p·(v − Σ p·v)
+
+const NO_LABELS = 0u;
+const INDEX = 1u;
+const WEIGHTS = 2u;
+const VECTORS = 3u;
+override LABELS: u32 = 0u;
+override CLASS_WEIGHTS: bool = false;
+override SMOOTHED: bool = false;
+override Z_LOSS: bool = false;
+
+// Whether every class has a share in the loss.
+fn has_column_weights() -> bool {
+    return LABELS >= WEIGHTS || SMOOTHED;
+}
+
+@group(0) @binding(2) var<storage, read_write> labels: array<u32>;
+@group(0) @binding(3) var<storage, read_write> class_weights: array<u32>;
+
+// w, 0 and noted where it is none.
+fn class_weight(column: u32) -> f32 {
+    if !CLASS_WEIGHTS {
+        return 1.0;
+    }
+    let bits = class_weights[params.class_weights_start + min(column, params.classes - 1u)];
+    if bits >= EXPONENT && bits != 0x80000000u {
+        seen |= BAD_WEIGHT;
+        return 0.0;
+    }
+    return abs(bitcast<f32>(bits));
+}
+
+// a, v, or w, of a column; 0 past the end.
+fn column_weight(row: u32, column: u32) -> f32 {
+    if column >= params.classes {
+        return 0.0;
+    }
+    if LABELS == INDEX {
+        return class_weight(column);
+    }
+    let bits = labels[params.labels_start + element(row, column)];
+    if (bits & EXPONENT) == EXPONENT {
+        seen |= BAD_WEIGHT;
+        return 0.0;
+    }
+    let y = bitcast<f32>(bits);
+    if LABELS == VECTORS {
+        return y;
+    }
+    var a = y;
+    if SMOOTHED {
+        a = fma(params.keep_high, y, params.share_high) + fma(params.keep_low, y, params.share_low);
+    }
+    if CLASS_WEIGHTS {
+        a = veil(a * class_weight(column));
+    }
+    return a;
+}
+
+fn column_weights(row: u32, column: u32, slot: Slot) -> vec4<f32> {
+    let a = vec4<f32>(
+        column_weight(row, column),
+        column_weight(row, column + 1u),
+        column_weight(row, column + 2u),
+        column_weight(row, column + 3u),
+    );
+    if LABELS != VECTORS {
+        if any(!slot.live & (a > vec4<f32>(0.0))) {
+            seen |= LOSS_UP;
+        }
+        if any(!slot.live & (a < vec4<f32>(0.0))) {
+            seen |= LOSS_DOWN;
+        }
+    }
+    return a;
+}
+
+// What the outputs need of an index label. Never reads past the row: a bad label is noted, and its
+// row comes out NaN.
+struct Label {
+    column: u32,
+    half_gap: f32,  // (m − z_y)/2
+    weight: f32,    // w_y
+    others: f32,    // Σ of exp(z − m) over the classes that are not the label
+}
+
+fn row_label(row: u32, state: RowState) -> Label {
+    let none = Label(NO_LABEL, 0.0, 0.0, 0.0);
+    if LABELS != INDEX {
+        return none;
+    }
+    let label = bitcast<i32>(labels[params.labels_start + row]);
+    if label == params.ignore_index {
+        seen |= IGNORED;
+        return none;
+    }
+    let column = u32(label);
+    if label < 0 || column >= params.classes {
+        seen |= BAD_LABEL;
+        return none;
+    }
+    let weight = class_weight(column);
+    let s = wide(state.sums).x;
+    let bits = logit_bits(element(row, column));
+    if (bits & EXPONENT) == EXPONENT {
+        if weight > 0.0 && params.keep_high > 0.0 {
+            seen |= LOSS_UP;
+        }
+        return Label(column, 0.0, weight, 1.0 + s);
+    }
+    let x = bitcast<f32>(bits);
+    let here = point(x);
+    let top = point(state.top);
+    var others = s;
+    if x != state.top {
+        others = 1.0 + veil(s - exp_gap(here, top));
+    }
+    return Label(column, half_gap(here, top), weight, veil(others));
+}
+
+// The gradient of a row with respect to z, in the parts that are common to its columns.
+struct Pull {
+    all: f32,       // what p is multiplied by
+    at_label: f32,  // what p of the label is multiplied by
+    others: f32,    // what the label has in place of p − 1
+    back: f32,      // what a, w or v is multiplied by
+    mean: f32,      // Σ p·v
+}
+
+// scales: of the loss and of the z-loss.
+fn row_pull(state: RowState, label: Label, inverse: f32, lse: f32, scales: vec2<f32>) -> Pull {
+    let sums = wide(state.sums);
+    var z = 0.0;
+    if Z_LOSS {
+        z = saturated(veil(saturated(veil(2.0 * veil(params.z_loss * lse))) * scales.y));
+    }
+    if LABELS == VECTORS {
+        return Pull(0.0, 0.0, 0.0, scales.x, veil(sums.z * inverse));
+    }
+    if LABELS == WEIGHTS {
+        return Pull(saturated(veil(veil(sums.w * scales.x) + z)), 0.0, 0.0, scales.x, 0.0);
+    }
+    var kept = label.weight;
+    var back = 0.0;
+    var at_label = z;
+    if SMOOTHED {
+        kept = veil(params.keep_high * kept);
+        back = veil(params.share_high * scales.x);
+        at_label = veil(veil(sums.w * back) + z);
+    }
+    let pulled = veil(kept * scales.x);
+    return Pull(saturated(veil(pulled + at_label)), at_label, veil(veil(label.others * inverse) * pulled), back, 0.0);
+}
+
+fn column_grad(row: u32, column: u32, p: f32, pull: Pull, label: u32) -> f32 {
+    if LABELS == VECTORS {
+        return veil(p * (column_weight(row, column) - pull.mean)) * pull.back;
+    }
+    if column == label {
+        var grad = -pull.others;
+        if SMOOTHED || Z_LOSS {
+            grad = veil(grad + veil(p * pull.at_label));
+        }
+        if SMOOTHED {
+            grad -= veil(column_weight(row, column) * pull.back);
+        }
+        return grad;
+    }
+    let grad = p * pull.all;
+    if has_column_weights() {
+        return veil(grad) - veil(column_weight(row, column) * pull.back);
+    }
+    return grad;
+}
