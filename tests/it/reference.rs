@@ -1496,6 +1496,15 @@ fn the_mean_of_nothing() {
         // Smoothing gives the row a loss, and still there is nothing to divide it by.
         let smooth = problem.clone().label_smoothing(0.5);
         check("smoothed", smooth, [0, 0], [nothing + z_term, z_term]);
+        // A NaN row is seen even where it weighs nothing.
+        let problem_of_nan = Problem::of(2, 2).index_labels(-100).class_weights();
+        let problem_of_nan = problem_of_nan.empty_mean(empty);
+        let problem_of_nan = problem_of_nan.want([Wanted::Loss, Wanted::Grad]).build();
+        let nan = [f32::NAN, 0.0, 0.0, 0.0];
+        let batch = Batch::of(&nan).class_weights(&weights).index(&[0, -100]);
+        let found = run(&problem_of_nan.unwrap(), &batch).unwrap();
+        assert!(found.loss.unwrap().is_nan() && found.grad.unwrap()[0].is_nan());
+        assert_eq!(found.nan_rows, 1);
         // A count of rows, or a number, is not 0.
         let rows = problem.clone().denominator(Denominator::ValidRows);
         check("rows", rows, [0, 0], [z_term, z_term]);
