@@ -242,3 +242,164 @@
 //!     approx::assert_relative_eq!(grad, whole.grad(5), max_relative = few);
 //! }
 //! ```
+//!
+//! ## 7. Weights, smoothing, z-loss
+//!
+//! Class weights `w` and label smoothing `ε` change the labels and nothing else, and the gradient of
+//! step 4 holds for any label weights:
+//!
+//! ```text
+//! tₖ = (1 − ε)·yₖ + ε/K
+//! ℓ  = Σₖ wₖtₖ·(lse − zₖ)               ∂ℓ/∂zᵢ = pᵢ·Σₖ wₖtₖ − wᵢtᵢ
+//! ```
+//!
+//! `Σwt` is almost never 1, not even with a class index, so `p − t` would be wrong here. The z-loss
+//! `λ·lse²` keeps `lse` near 0 (A. Chowdhery et al., *PaLM: Scaling Language Modeling with Pathways*,
+//! [arXiv:2204.02311](https://arxiv.org/abs/2204.02311)), and as `∂lse/∂zᵢ = pᵢ`, it adds `2λ·lse·pᵢ`.
+//!
+//! At an index label the part of step 5 that cancels is taken out first. With `c₁ = (1 − ε)·w_c`, what
+//! remains is a true difference, of the size of `ε`:
+//!
+//! ```text
+//! ∂ℓ/∂z_c = −c₁·Σ_{k≠c} exp(zₖ − m)/(1 + s) + (ε/K)·(p_c·Σw − w_c) + 2λ·lse·p_c
+//! ```
+//!
+//! ```
+//! use softxent::reference::{RowOptions, Target, row_with};
+//! let (z, w) = ([0.5_f32, -1.0, 2.0], [1.0_f32, 3.0, 0.5]);
+//! let (epsilon, lambda) = (0.25, 0.125);
+//! let options = RowOptions {
+//!     class_weights: &w,
+//!     label_smoothing: epsilon,
+//!     z_loss: lambda,
+//!     ..RowOptions::default()
+//! };
+//! let found = row_with(&z, Target::Index(1), options);
+//! let (epsilon, lambda) = (f64::from(epsilon), f64::from(lambda));
+//! let t = [epsilon / 3.0, 1.0 - epsilon + epsilon / 3.0, epsilon / 3.0];
+//! let wt = [0, 1, 2].map(|k| f64::from(w[k]) * t[k]);
+//! let lse = z.iter().map(|&z| f64::from(z).exp()).sum::<f64>().ln();
+//! let surprisal = |k: usize| wt[k] * (lse - f64::from(z[k]));
+//! let loss = surprisal(0) + surprisal(1) + surprisal(2) + lambda * lse * lse;
+//! // Two dozen roundings of numbers below 10, the largest term of the loss.
+//! let few = 24.0 * 10.0 * f64::EPSILON;
+//! approx::assert_abs_diff_eq!(found.loss, loss, epsilon = few);
+//! for k in 0..3 {
+//!     let grad = found.p(k) * (wt[0] + wt[1] + wt[2]) - wt[k] + 2.0 * lambda * lse * found.p(k);
+//!     approx::assert_abs_diff_eq!(found.grad(k), grad, epsilon = few);
+//! }
+//!
+//! // A confident row with weights: exp(−60) is far below the 2⁻⁵³ of f64's 1.
+//! let options = RowOptions { class_weights: &[1.0, 2.0], ..RowOptions::default() };
+//! let confident = row_with(&[0.0, 60.0], Target::Index(1), options);
+//! assert_eq!(confident.grad(1), -2.0 * f64::exp(-60.0));
+//! ```
+//!
+//! ## 8. Scale and cap
+//!
+//! Logits may be scaled, `z = s·x`, and then capped, `z = c·tanh(s·x/c)`. The gradient is asked for
+//! with respect to `x`, so it is multiplied by the slope:
+//!
+//! ```text
+//! ∂z/∂x = s          with a cap, u = s·x/c:   s·(1 − tanh²u) = s·4q/(1 + q)²,  q = exp(−2|u|)
+//! ```
+//!
+//! `1 − tanh²` is 0 in f32 from a little past `|u|` = 9 on, where `tanh` rounds to 1; the form in `q`
+//! has no difference in it.
+//!
+//! The product `s·x` of two f32 has 48 bits, and it goes into an exponential: rounded to 24, at
+//! `z` = 80, it is off by up to 4·10⁻⁶, and so is `exp(z − m)`, relatively: 64 half ULPs. So the
+//! kernels carry `z` as a pair `(hi, lo)` of f32, the value and what rounding took from it, and `lo`
+//! joins `z − m` after the subtraction. f64 holds the 48 bits.
+//!
+//! ```
+//! use softxent::reference::{RowOptions, Target, row_with};
+//! let options = RowOptions { logit_scale: 0.7, ..RowOptions::default() };
+//! let x = [114.3_f32, 103.7];
+//! let truth = row_with(&x, Target::None, options);
+//! let hi = x.map(|x| 0.7 * x);
+//! let exact = x.map(|x| f64::from(0.7_f32) * f64::from(x));
+//! let lo = [0, 1].map(|k| (exact[k] - f64::from(hi[k])) as f32);
+//! let ratio = (-truth.gap(1)).exp();
+//! let off = |d: f64| (d.exp() / ratio - 1.0).abs() / (f64::from(f32::EPSILON) / 2.0);
+//! // z near 80 is rounded by up to 2⁻¹⁸, z − m by twice that, and a half ULP is 2⁻²⁴.
+//! let alone = off(f64::from(hi[1] - hi[0]));
+//! assert!(alone > 8.0 && alone < 128.0, "{alone}");
+//! // The rounding of lo is 2⁻²⁴ of it, and that of hi₁ − hi₀, below 8, is exact here (Sterbenz).
+//! let both = off(f64::from(hi[1] - hi[0]) + f64::from(lo[1] - lo[0]));
+//! assert!(both < 0.01, "{both}");
+//!
+//! let options = RowOptions { softcap: Some(5.0), ..RowOptions::default() };
+//! let row = row_with(&[60.0, 1.0], Target::None, options);
+//! let u: f32 = 60.0 / 5.0;
+//! assert_eq!(1.0 - u.tanh() * u.tanh(), 0.0);
+//! // 4q but for a term of q² and a few roundings, and q = exp(−24) with one of 24 in its argument.
+//! approx::assert_relative_eq!(row.slope(0), 4.0 * f64::exp(-24.0), max_relative = 3.0 * f64::exp(-24.0));
+//! ```
+//!
+//! ## 9. The Jacobian product, and the Hessian
+//!
+//! What comes before softmax in a network needs `J v` of step 2, with `v` the gradient with respect
+//! to `p`: `p ⊙ (v − ⟨p, v⟩)`. As `Σp = 1`, any constant may be taken from all of `v`. Taken from it
+//! is the one of the largest logit, `v_t`: then the product of a confident row consists of its other
+//! classes, as its gradient does in step 5.
+//!
+//! ```text
+//! (J v)ₖ = pₖ·((vₖ − v_t) − Σⱼ pⱼ·(vⱼ − v_t))
+//! ```
+//!
+//! The gradient `p·Σwt − wt + 2λ·lse·p` depends on `z` through `p` and `lse` only. Its derivative is
+//! the Hessian of the loss,
+//!
+//! ```text
+//! H = Σwt·J + 2λ·(p pᵀ + lse·J)
+//! ```
+//!
+//! so with `Σwt = 1` and no z-loss `H = J`: the same kernel is softmax's backward pass and the
+//! Hessian–vector product of the cross-entropy.
+//!
+//! ```
+//! use softxent::reference::{RowOptions, Target, row_with};
+//! use softxent::{Batch, Problem, reference};
+//! let (z, v) = ([0.5_f32, -1.0, 2.0], [1.0_f32, 0.5, -1.0]);
+//! let problem = Problem::softmax_backward(1, 3).build()?;
+//! let jv = reference::run(&problem, &Batch::of(&z).vectors(&v))?.grad.unwrap();
+//! let lambda = 0.25;
+//! let options = RowOptions { z_loss: lambda, ..RowOptions::default() };
+//! // A power of 2 that v and z can take up without rounding.
+//! let h = 1.0 / 16384.0;
+//! let stepped = |h: f32| [0, 1, 2].map(|k| z[k] + h * v[k]);
+//! let (above, below) = (stepped(h), stepped(-h));
+//! let at = |z| row_with(z, Target::Index(0), options);
+//! let (here, above, below) = (at(&z), at(&above), at(&below));
+//! let pv: f64 = (0..3).map(|k| here.p(k) * f64::from(v[k])).sum();
+//! let (h, lambda) = (f64::from(h), f64::from(lambda));
+//! // The third derivatives of p and p·lse along a v within [−1, 1] are below 16 and 16·lse + 20, and
+//! // lse < 2.4; gradients below 4 are good to 8 ε.
+//! let third = 16.0 + 2.0 * lambda * (16.0 * 2.4 + 20.0);
+//! let tolerance = h * h / 6.0 * third + 4.0 * 8.0 * f64::EPSILON / h;
+//! for k in 0..3 {
+//!     let hessian = jv[k] + 2.0 * lambda * (here.p(k) * pv + here.lse() * jv[k]);
+//!     let slope = (above.grad(k) - below.grad(k)) / (2.0 * h);
+//!     approx::assert_abs_diff_eq!(hessian, slope, epsilon = tolerance);
+//! }
+//! // Confident: p₁ is 1 in f64, and p₁·(1 − p₁) would be 0.
+//! let problem = Problem::softmax_backward(1, 2).build()?;
+//! let confident = reference::run(&problem, &Batch::of(&[0.0, 60.0]).vectors(&[0.0, 1.0]))?;
+//! assert_eq!(confident.grad, Some(vec![-f64::exp(-60.0), f64::exp(-60.0)]));
+//! # Ok::<(), softxent::Error>(())
+//! ```
+//!
+//! ## 10. The others
+//!
+//! `log_softmax = z − lse`, computed as `(z − m) − L`, two terms of one sign. The entropy
+//! `H = −Σ p·log p = lse − Σ p·z` is `L + Σ p·(m − z)`, where no term is negative either.
+//!
+//! ```
+//! use softxent::reference::{Target, row};
+//! let row = row(&[0.5, -1.0, 2.0], Target::None);
+//! let of_log = -(0..3).map(|k| row.p(k) * row.log_p(k)).sum::<f64>();
+//! // Three products of numbers whose sum is the entropy, below ln 3: a dozen roundings of half an ULP.
+//! approx::assert_relative_eq!(row.entropy(), of_log, max_relative = 12.0 * f64::EPSILON);
+//! approx::assert_abs_diff_eq!(row.log_p(1), -1.0 - row.lse(), epsilon = 12.0 * f64::EPSILON);
+//! ```
