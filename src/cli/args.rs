@@ -56,7 +56,8 @@ Files from Python:
 Floats are float16, bfloat16 (.safetensors only), float32, or float64, which is rounded to float32. An \
 output in a .safetensors file replaces the file, and so do all that name it, together; a tensor without \
 a name is called as its flag, with _ for -. `mean` divides by the rows that are not ignored, with \
---class-weights and class indices by the weights of those, or by --denominator.
+--class-weights and class indices by the weights of those, or by --denominator. Rows are counted from 0, \
+as in labels.ravel().
 
 A row whose logits hold a NaN, +inf or nothing but -inf comes out NaN, with a warning; with --strict \
 that is an error.

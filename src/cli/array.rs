@@ -146,89 +146,88 @@ pub enum Dtype {
 
 /// What the formats call a type; `.npy` codes are without the byte order.
 struct Names {
-    dtype: Dtype,
     npy: Option<&'static str>,
     safetensors: Stored,
-    size: usize,
     numpy: &'static str,
-}
-
-const fn names(
-    dtype: Dtype,
-    npy: Option<&'static str>,
-    safetensors: Stored,
     size: usize,
-    numpy: &'static str,
-) -> Names {
-    Names {
-        dtype,
-        npy,
-        safetensors,
-        size,
-        numpy,
-    }
 }
-
-const NAMES: [Names; 13] = [
-    names(Dtype::F16, Some("f2"), Stored::F16, 2, "float16"),
-    names(Dtype::Bf16, None, Stored::BF16, 2, "bfloat16"),
-    names(Dtype::F32, Some("f4"), Stored::F32, 4, "float32"),
-    names(Dtype::F64, Some("f8"), Stored::F64, 8, "float64"),
-    names(Dtype::I8, Some("i1"), Stored::I8, 1, "int8"),
-    names(Dtype::I16, Some("i2"), Stored::I16, 2, "int16"),
-    names(Dtype::I32, Some("i4"), Stored::I32, 4, "int32"),
-    names(Dtype::I64, Some("i8"), Stored::I64, 8, "int64"),
-    names(Dtype::U8, Some("u1"), Stored::U8, 1, "uint8"),
-    names(Dtype::U16, Some("u2"), Stored::U16, 2, "uint16"),
-    names(Dtype::U32, Some("u4"), Stored::U32, 4, "uint32"),
-    names(Dtype::U64, Some("u8"), Stored::U64, 8, "uint64"),
-    names(Dtype::Bool, Some("b1"), Stored::BOOL, 1, "bool"),
-];
 
 impl Dtype {
-    /// Whether it holds floats; integers otherwise.
-    pub fn is_float(self) -> bool {
-        matches!(self, Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64)
+    const READABLE: [Dtype; 12] = [
+        Dtype::F16,
+        Dtype::Bf16,
+        Dtype::F32,
+        Dtype::F64,
+        Dtype::I8,
+        Dtype::I16,
+        Dtype::I32,
+        Dtype::I64,
+        Dtype::U8,
+        Dtype::U16,
+        Dtype::U32,
+        Dtype::U64,
+    ];
+
+    fn names(self) -> Names {
+        let (npy, safetensors, numpy, size) = match self {
+            Dtype::F16 => (Some("f2"), Stored::F16, "float16", 2),
+            Dtype::Bf16 => (None, Stored::BF16, "bfloat16", 2),
+            Dtype::F32 => (Some("f4"), Stored::F32, "float32", 4),
+            Dtype::F64 => (Some("f8"), Stored::F64, "float64", 8),
+            Dtype::I8 => (Some("i1"), Stored::I8, "int8", 1),
+            Dtype::I16 => (Some("i2"), Stored::I16, "int16", 2),
+            Dtype::I32 => (Some("i4"), Stored::I32, "int32", 4),
+            Dtype::I64 => (Some("i8"), Stored::I64, "int64", 8),
+            Dtype::U8 => (Some("u1"), Stored::U8, "uint8", 1),
+            Dtype::U16 => (Some("u2"), Stored::U16, "uint16", 2),
+            Dtype::U32 => (Some("u4"), Stored::U32, "uint32", 4),
+            Dtype::U64 => (Some("u8"), Stored::U64, "uint64", 8),
+            Dtype::Bool => (Some("b1"), Stored::BOOL, "bool", 1),
+        };
+        Names {
+            npy,
+            safetensors,
+            numpy,
+            size,
+        }
     }
 
     /// The type of a `.npy` code, if it can be read.
     pub fn of_npy(code: &[u8]) -> Option<Dtype> {
-        Dtype::readable(|names| names.npy.is_some_and(|npy| npy.as_bytes() == code))
+        let is = |dtype: &Dtype| dtype.npy().is_some_and(|npy| npy.as_bytes() == code);
+        Dtype::READABLE.into_iter().find(is)
     }
 
     /// The type that `.safetensors` files call so, if it can be read.
     pub fn of_safetensors(stored: Stored) -> Option<Dtype> {
-        Dtype::readable(|names| names.safetensors == stored)
-    }
-
-    fn readable(is: impl Fn(&Names) -> bool) -> Option<Dtype> {
-        let names = NAMES.iter().find(|names| is(names))?;
-        Some(names.dtype).filter(|&dtype| dtype != Dtype::Bool)
+        let is = |dtype: &Dtype| dtype.safetensors() == stored;
+        Dtype::READABLE.into_iter().find(is)
     }
 
     /// What `.npy` files call it, if they can hold it.
     pub fn npy(self) -> Option<&'static str> {
-        self.names().and_then(|names| names.npy)
+        self.names().npy
     }
 
     /// What `.safetensors` files call it.
     pub fn safetensors(self) -> Stored {
-        self.names().map_or(Stored::U8, |names| names.safetensors)
+        self.names().safetensors
     }
 
     /// Bytes of one value.
     pub fn size(self) -> usize {
-        self.names().map_or(1, |names| names.size)
+        self.names().size
     }
 
-    fn names(self) -> Option<&'static Names> {
-        NAMES.iter().find(|names| names.dtype == self)
+    /// Whether it holds floats; integers otherwise.
+    pub fn is_float(self) -> bool {
+        matches!(self, Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64)
     }
 }
 
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(self.names().map_or("", |names| names.numpy))
+        f.pad(self.names().numpy)
     }
 }
 

@@ -398,7 +398,9 @@ fn every_option_at_once() {
         let (lse, p) = (sum.ln(), z.map(|z| z.exp() / sum));
         entropy.push(lse - p.iter().zip(z).map(|(p, z)| p * z).sum::<f64>());
         if label == -7 {
-            (losses.push(0.0), right.push(0), grad.extend([0.0; 3]));
+            losses.push(0.0);
+            grad.extend([0.0; 3]);
+            right.push(0);
             continue;
         }
         let mut wt = weights.map(|w| w * smoothing / 3.0);
@@ -628,19 +630,14 @@ fn the_class_axis() {
     folder.save_i64("one.npy", "(1,)", &labels[..1]);
     folder.save_i64("scalar.npy", "()", &labels[..1]);
     folder.save_f32("upstream.npy", "(2, 4)", &[1.0; 8]);
-    let dense = |shape: &str, name: &str, at: fn(usize) -> usize| {
-        let one_hot = |i: usize| f32::from(u8::from(i % 2 == 0));
-        folder.save_f32(
-            name,
-            shape,
-            &(0..24).map(|i| one_hot(at(i))).collect::<Vec<_>>(),
-        );
-    };
-    dense("(8, 3)", "flat_t.npy", |i| i);
-    // [n, k, d] is [n·4 + d, k] in the flat one.
-    dense("(2, 3, 4)", "middle_t.npy", |i| {
-        (i / 12 * 4 + i % 4) * 3 + i / 4 % 3
-    });
+    let weights: Vec<f32> = (0..24).map(|at| (at % 5) as f32 / 2.0).collect();
+    folder.save_f32("flat_t.npy", "(8, 3)", &weights);
+    let moved = |at: usize| weights[(at / 12 * 4 + at % 4) * 3 + at / 4 % 3];
+    folder.save_f32(
+        "middle_t.npy",
+        "(2, 3, 4)",
+        &(0..24).map(moved).collect::<Vec<_>>(),
+    );
 
     for device in devices() {
         let run = |rest: &str| folder.json(&format!("run {rest} --device {device}"));
