@@ -21,9 +21,9 @@ pub struct Layout {
 
 impl Layout {
     /// With the axis that was typed, or else the only one that it can be.
-    pub fn of<S, T>(
-        logits: &Array<S>,
-        labels: Option<&Array<T>>,
+    pub fn of(
+        logits: &Array,
+        labels: Option<&Array>,
         axis: Option<i64>,
     ) -> Result<Layout, Failure> {
         let (file, shape) = (logits.path.display(), &logits.shape);
@@ -90,7 +90,7 @@ fn typed(axis: i64, axes: usize) -> Option<usize> {
 }
 
 /// The axis that the shape of the labels leaves out of that of the logits.
-fn left_out<S, T>(logits: &Array<S>, labels: Option<&Array<T>>) -> Result<usize, Failure> {
+fn left_out(logits: &Array, labels: Option<&Array>) -> Result<usize, Failure> {
     let (file, shape) = (logits.path.display(), &logits.shape);
     let less = |axis: &usize| {
         let mut rest = shape.clone();

@@ -201,6 +201,7 @@ impl Report {
         match self.denominator {
             Some(Divisor::Given(number)) => format!("the sum over {of} / {number}"),
             Some(Divisor::Weight(weight)) => {
+                let weight = digits(weight as f32);
                 format!("the weighted mean over {of}, whose weights add up to {weight}")
             }
             _ => format!("the {} over {of}", self.reduction.name()),

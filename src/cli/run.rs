@@ -30,6 +30,18 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     if args.grad_output.is_some() && args.grad.is_none() {
         note("note: --grad-output changes nothing but --grad, which is not asked for");
     }
+    let same = args.dtype_out == DtypeOutArg::Same;
+    if same
+        && !args
+            .outputs()
+            .iter()
+            .any(|(wanted, _)| wanted.has_classes())
+    {
+        note(
+            "note: --dtype-out changes nothing but --softmax, --log-softmax and --grad, none of which \
+             is asked for",
+        );
+    }
     let files = Files::open(args)?;
     let problem = files.problem(args)?;
     for (wanted, path) in args.outputs() {
