@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use softxent::{AdapterChoice, Reduction, Wanted};
+use softxent::{AdapterChoice, EmptyMean, Reduction, Wanted};
+
+use super::array::{Format, Location};
+use super::safetensors;
 
 /// Softmax, cross-entropy and its gradient on any GPU.
 #[derive(Debug, Parser)]
@@ -20,7 +23,7 @@ pub struct Cli {
 pub enum Command {
     /// Loss, gradient and accuracy of a real data set inside this program
     Demo(DemoArgs),
-    /// Loss, gradient, softmax and more of your own .npy files
+    /// Loss, gradient, softmax and more of your own .npy and .safetensors files
     #[command(after_help = EXAMPLES, after_long_help = LONG_EXAMPLES)]
     Run(Box<RunArgs>),
     /// The adapters of this system and whether they compute correctly
@@ -39,10 +42,22 @@ Examples:
     softxent run logits.npy labels.npy --reduction none --loss loss.npy
   Softmax, which needs no labels:
     softxent run logits.npy --softmax p.npy
+  The classes on another axis than the last, such as [N, K, height, width]:
+    softxent run images.npy --axis 1 --softmax p.npy
+  Tensors of one file in, tensors of one file out, in the logits' float16 or bfloat16:
+    softxent run batch.safetensors:logits batch.safetensors:labels --dtype-out same \\
+      --grad out.safetensors --softmax out.safetensors:p
 
 Files from Python:
     numpy.save('logits.npy', logits.astype('float32'))
     numpy.save('labels.npy', labels.astype('int64'))
+    safetensors.torch.save_file({'logits': logits, 'labels': labels}, 'batch.safetensors')
+
+Floats are float16, bfloat16 (.safetensors only), float32, or float64, which is rounded to float32. An \
+output in a .safetensors file replaces the file, and so do all that name it, together; a tensor without \
+a name is called as its flag, with _ for -. `mean` divides by the rows that are not ignored, with \
+--class-weights and class indices by the weights of those, or by --denominator. Rows are counted from 0, \
+as in labels.ravel().
 
 A row whose logits hold a NaN, +inf or nothing but -inf comes out NaN, with a warning; with --strict \
 that is an error.
@@ -50,8 +65,8 @@ that is an error.
 After an error every output file is as it was before: outputs are replaced only once all of them \
 are computed and on the disk.
 
-The keys of --json: loss (a number, \"NaN\", \"Infinity\", \"-Infinity\" or null), rows, valid_rows \
-(not ignored), bad_rows (NaN), classes, correct, denominator, device (\"gpu\" or \"cpu\"), adapter, driver, \
+The keys of --json: loss and z_loss (a number, \"NaN\", \"Infinity\", \"-Infinity\" or null), rows, \
+valid_rows (not ignored), bad_rows (NaN), classes, axis, dtype, correct, denominator, device (\"gpu\" or \"cpu\"), adapter, driver, \
 software (whether the driver computes on the processor), strategy, seconds (setup, upload, kernels, \
 download; total with the files), version.
 
@@ -59,24 +74,46 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Logits: .npy, [N, K] floats; N rows of K classes
+    /// Logits, floats [N, K], N rows of K classes: x.npy, or x.safetensors:TENSOR, whose name may be
+    /// left out where it is the only one. With more axes the classes are on the one that the shape of
+    /// the labels leaves out, or on --axis
     pub logits: PathBuf,
-    /// Labels: .npy, [N] integers (class indices) or [N, K] floats (label weights). Not needed for
-    /// softmax, log-softmax, lse and predictions
+    /// Labels, [N] integers (class indices) or [N, K] floats (label weights). Not needed for
+    /// softmax, log-softmax, lse, entropy and predictions
     pub labels: Option<PathBuf>,
 
     /// How the losses of the rows become one: `mean` divides by the rows that are not ignored
     #[arg(long, value_enum, default_value_t)]
     pub reduction: ReductionArg,
     /// Rows with this label have loss 0, gradient 0 and no part in the mean [default: -100]
-    #[arg(
-        long,
-        value_name = "I",
-        allow_negative_numbers = true,
-        requires = "labels"
-    )]
+    #[arg(long, value_name = "I", allow_negative_numbers = true)]
     pub ignore_index: Option<i64>,
-    /// Gradient of what follows the loss: one number, or with `--reduction none` a .npy file of [N]
+    /// The axis of the classes, from 0, or from the end if negative
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    pub axis: Option<i64>,
+    /// Class weights, [K] floats: labels are multiplied by them, and `mean` divides by the weights of
+    /// the class indices
+    #[arg(long, value_name = "FILE")]
+    pub class_weights: Option<PathBuf>,
+    /// E, from 0 to 1: labels become (1 - E)·y + E/K
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    pub label_smoothing: Option<f32>,
+    /// C, 0 or more: adds C·lse² to the loss of each row
+    #[arg(long, value_name = "C", allow_negative_numbers = true)]
+    pub z_loss: Option<f32>,
+    /// S, above 0: the logits are multiplied by it first
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub logit_scale: Option<f32>,
+    /// C, above 0: the scaled logits become C·tanh(z/C)
+    #[arg(long, value_name = "C", allow_negative_numbers = true)]
+    pub softcap: Option<f32>,
+    /// What `mean` divides by, such as the rows of a larger batch
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub denominator: Option<f32>,
+    /// What the mean is where all rows are ignored or weigh nothing [default: nan]
+    #[arg(long, value_enum)]
+    pub empty_mean: Option<EmptyMeanArg>,
+    /// Gradient of what follows the loss: one number, or with `--reduction none` a file of [N]
     /// floats. --grad is multiplied by it, the losses are not
     #[arg(long, value_name = "NUMBER|FILE", allow_negative_numbers = true)]
     pub grad_output: Option<GradOutput>,
@@ -104,6 +141,19 @@ pub struct RunArgs {
     /// First class with the largest logit of each row, -1 for a NaN row, [N] int64
     #[arg(long, value_name = "FILE", help_heading = OUTPUTS)]
     pub predictions: Option<PathBuf>,
+    /// Whether the prediction is the class index, [N] bool
+    #[arg(long, value_name = "FILE", help_heading = OUTPUTS)]
+    pub correct: Option<PathBuf>,
+    /// Entropy of softmax of each row, [N]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUTS)]
+    pub entropy: Option<PathBuf>,
+    /// The part of --loss that is due to --z-loss, in the same shape
+    #[arg(long, value_name = "FILE", help_heading = OUTPUTS)]
+    pub z_loss_out: Option<PathBuf>,
+    /// How --softmax, --log-softmax and --grad are stored: `same` is float16 or bfloat16 where the
+    /// logits are
+    #[arg(long, value_enum, default_value_t, help_heading = OUTPUTS)]
+    pub dtype_out: DtypeOutArg,
 
     /// One JSON object instead of the summary
     #[arg(long, help_heading = REPORT)]
@@ -119,7 +169,8 @@ pub struct RunArgs {
     pub strict: bool,
 }
 
-const OUTPUTS: &str = "Outputs (.npy, float32 where nothing else is said)";
+const OUTPUTS: &str =
+    "Outputs (x.npy or x.safetensors[:TENSOR], float32 where nothing else is said)";
 const REPORT: &str = "Report";
 
 impl RunArgs {
@@ -136,7 +187,10 @@ impl RunArgs {
                     Wanted::Lse => &self.lse,
                     Wanted::Loss => &self.loss,
                     Wanted::Predictions => &self.predictions,
-                    _ => &None,
+                    Wanted::Correct => &self.correct,
+                    Wanted::Entropy => &self.entropy,
+                    Wanted::ZLoss => &self.z_loss_out,
+                    Wanted::ZLosses => &None,
                 };
                 Some((wanted, path.as_deref()?))
             })
@@ -145,60 +199,133 @@ impl RunArgs {
 
     /// What is wrong with the arguments together, where one alone is fine.
     pub fn conflict(&self) -> Option<String> {
+        self.without_labels()
+            .or_else(|| self.without_mean())
+            .or_else(|| self.shared_files())
+    }
+
+    /// What needs labels, where there are none.
+    fn without_labels(&self) -> Option<String> {
+        if self.labels.is_some() {
+            return None;
+        }
         let outputs = self.outputs();
-        if self.labels.is_none() {
-            if outputs.is_empty() {
-                return Some(
-                    "nothing is asked for: give LABELS for the loss, or ask for what needs none: \
-                     --softmax, --log-softmax, --lse, --predictions"
-                        .to_owned(),
-                );
-            }
-            if let Some((wanted, _)) = outputs.iter().find(|(wanted, _)| wanted.needs_labels()) {
-                return Some(format!(
-                    "{} needs LABELS: softxent run {} LABELS …",
-                    flag(*wanted),
-                    self.logits.display()
-                ));
-            }
+        let options = [
+            ("--ignore-index", self.ignore_index.is_some()),
+            ("--class-weights", self.class_weights.is_some()),
+            ("--label-smoothing", self.label_smoothing.is_some()),
+            ("--z-loss", self.z_loss.is_some()),
+            ("--denominator", self.denominator.is_some()),
+            ("--empty-mean", self.empty_mean.is_some()),
+        ];
+        let options = options.into_iter().filter(|(_, given)| *given);
+        let needing = outputs.iter().filter(|(wanted, _)| wanted.needs_labels());
+        let needing = options
+            .map(|(option, _)| option.to_owned())
+            .chain(needing.map(|(wanted, _)| flag(*wanted)))
+            .next();
+        match needing {
+            Some(flag) => Some(format!(
+                "{flag} needs LABELS: softxent run {} LABELS …",
+                self.logits.display()
+            )),
+            None if outputs.is_empty() => Some(
+                "nothing is asked for: give LABELS for the loss, or ask for what needs none: \
+                 --softmax, --log-softmax, --lse, --entropy, --predictions"
+                    .to_owned(),
+            ),
+            None => None,
         }
-        for (at, (wanted, path)) in outputs.iter().enumerate() {
-            let same = |(_, other): &&(Wanted, &Path)| target(other) == target(path);
-            if let Some((earlier, _)) = outputs[..at].iter().find(same) {
-                return Some(format!(
-                    "{} and {} name the same file, {}",
-                    flag(*earlier),
-                    flag(*wanted),
-                    path.display()
-                ));
-            }
-        }
+    }
+
+    /// Options of an option that is missing.
+    fn without_mean(&self) -> Option<String> {
+        let (reduction, mean) = (self.reduction, self.reduction == ReductionArg::Mean);
         match &self.grad_output {
-            Some(GradOutput::File(path)) if self.reduction != ReductionArg::None => Some(format!(
+            Some(GradOutput::File(path)) if reduction != ReductionArg::None => Some(format!(
                 "--grad-output {} is not a number, and a file with one number per row needs \
                  --reduction none",
                 path.display()
             )),
+            _ if self.denominator.is_some() && !mean => Some(
+                "--denominator is what the mean divides by: leave it out, or use --reduction mean"
+                    .to_owned(),
+            ),
+            _ if self.empty_mean.is_some() && !mean => Some(
+                "--empty-mean says what a mean is: leave it out, or use --reduction mean".to_owned(),
+            ),
+            _ if self.z_loss_out.is_some() && self.z_loss.unwrap_or(0.0) == 0.0 => Some(
+                "--z-loss-out is what --z-loss adds to the loss: give its factor, such as --z-loss \
+                 1e-4, or leave both out"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
-}
 
-fn flag(wanted: Wanted) -> String {
-    format!("--{}", wanted.to_string().replace('_', "-"))
-}
-
-/// The file that a path leads to, whether it is there yet or not.
-fn target(path: &Path) -> PathBuf {
-    let there = || path.canonicalize().ok();
-    let folder = || {
-        let folder = match path.parent()? {
-            folder if folder == Path::new("") => Path::new("."),
-            folder => folder,
+    /// Outputs that would replace each other, or inputs that hold more than they do.
+    fn shared_files(&self) -> Option<String> {
+        let outputs = self.outputs();
+        let upstream = match &self.grad_output {
+            Some(GradOutput::File(path)) => Some(path),
+            _ => None,
         };
-        Some(folder.canonicalize().ok()?.join(path.file_name()?))
-    };
-    there().or_else(folder).unwrap_or_else(|| path.to_owned())
+        let inputs = [
+            Some(&self.logits),
+            self.labels.as_ref(),
+            self.class_weights.as_ref(),
+            upstream,
+        ];
+        for (at, (wanted, path)) in outputs.iter().enumerate() {
+            let (place, target) = (Location::of(path), Location::of(path).target());
+            let tensors = place.format == Format::Safetensors;
+            let name = |wanted: &Wanted, place: &Location<'_>| {
+                let named = place.tensor.map(str::to_owned);
+                named.unwrap_or_else(|| wanted.to_string())
+            };
+            let tensor = name(wanted, &place);
+            if tensors && !safetensors::is_name(&tensor) {
+                return Some(format!(
+                    "{} {} names no tensor: give it a name, such as {}:{wanted}",
+                    flag(*wanted),
+                    path.display(),
+                    place.file.display()
+                ));
+            }
+            let mut inputs = inputs.iter().flatten().map(|input| Location::of(input));
+            if tensors && inputs.any(|input| input.target() == target) {
+                return Some(format!(
+                    "{} {} would replace an input with all its tensors: name another file",
+                    flag(*wanted),
+                    path.display()
+                ));
+            }
+            for (earlier, other) in outputs.iter().take(at) {
+                let other = Location::of(other);
+                let both = tensors && other.format == Format::Safetensors;
+                if other.target() != target || both && name(earlier, &other) != tensor {
+                    continue;
+                }
+                return Some(format!(
+                    "{} and {} name the same {}, {}",
+                    flag(*earlier),
+                    flag(*wanted),
+                    if both { "tensor" } else { "file" },
+                    path.display()
+                ));
+            }
+        }
+        None
+    }
+}
+
+/// The flag that asks for an output.
+fn flag(wanted: Wanted) -> String {
+    match wanted {
+        // `--z-loss` is its factor.
+        Wanted::ZLoss => "--z-loss-out".to_owned(),
+        _ => format!("--{}", wanted.to_string().replace('_', "-")),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -268,6 +395,29 @@ impl From<ReductionArg> for Reduction {
             ReductionArg::None => Reduction::None,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum EmptyMeanArg {
+    #[default]
+    Nan,
+    Zero,
+}
+
+impl From<EmptyMeanArg> for EmptyMean {
+    fn from(empty_mean: EmptyMeanArg) -> Self {
+        match empty_mean {
+            EmptyMeanArg::Nan => EmptyMean::Nan,
+            EmptyMeanArg::Zero => EmptyMean::Zero,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum DtypeOutArg {
+    #[default]
+    F32,
+    Same,
 }
 
 /// The value of `--grad-output`.

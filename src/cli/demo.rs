@@ -35,12 +35,12 @@ pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
         say(note);
     }
     let outcome = device.run(&problem, &batch)?;
-    let strategy = device.strategy(&problem)?;
     let report = Report::new(
         &problem,
+        1,
+        None,
         &outcome,
         &device,
-        strategy,
         vec![],
         started.elapsed(),
     );
@@ -80,7 +80,7 @@ pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
         );
     }
     table.line("adapter", device.describe());
-    table.line("strategy", strategy);
+    table.line("strategy", outcome.strategy);
     table.line("time", report.times());
     print(&format!(
         "UCI handwritten digits (CC BY 4.0), the logits of a softmax regression\n\

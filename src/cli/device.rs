@@ -23,6 +23,8 @@ pub struct Device {
 pub struct Outcome {
     pub results: Results,
     pub times: Times,
+    /// The name of the loop over the rows.
+    pub strategy: &'static str,
 }
 
 impl Device {
@@ -65,11 +67,20 @@ impl Device {
                 kernels,
                 ..Times::default()
             };
-            return Ok(Outcome { results, times });
+            return Ok(Outcome {
+                results,
+                times,
+                strategy: "reference",
+            });
         };
+        let strategy = Plan::new(problem, engine.profile())?.strategy.name();
         let (results, mut times) = pollster::block_on(engine.run_timed(problem, batch))?;
         times.setup += self.setup;
-        Ok(Outcome { results, times })
+        Ok(Outcome {
+            results,
+            times,
+            strategy,
+        })
     }
 
     /// What [`Device::run`] will do, for `--explain`.
@@ -81,14 +92,6 @@ impl Device {
                 problem.rows(),
                 problem.classes()
             )),
-        }
-    }
-
-    /// The name of the loop over the rows.
-    pub fn strategy(&self, problem: &Problem) -> Result<&'static str, Error> {
-        match &self.engine {
-            Some(engine) => Ok(Plan::new(problem, engine.profile())?.strategy.name()),
-            None => Ok("reference"),
         }
     }
 

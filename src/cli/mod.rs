@@ -1,12 +1,16 @@
 //! The command line: arguments, files and tables around the library.
 
 mod args;
+mod array;
 mod demo;
 mod device;
 mod info;
+mod layout;
 mod npy;
+mod output;
 mod report;
 mod run;
+mod safetensors;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -26,7 +30,7 @@ enum Failure {
     #[error("{0}")]
     Message(String),
     #[error(transparent)]
-    Npy(#[from] npy::NpyError),
+    Array(#[from] array::ArrayError),
     #[error(transparent)]
     Library(#[from] softxent::Error),
     /// Standard output takes no more.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use softxent::{LabelKind, Problem, Reduction, Wanted};
+use softxent::{Denominator, LabelKind, Problem, Reduction, Wanted};
 
 use super::device::{Device, Outcome, driver, is_software};
 
@@ -21,12 +21,16 @@ pub struct Written {
 pub struct Report {
     #[serde(serialize_with = "number_or_name")]
     loss: Option<f32>,
+    #[serde(serialize_with = "number_or_name")]
+    z_loss: Option<f32>,
     rows: usize,
     valid_rows: u64,
     bad_rows: u64,
     classes: usize,
+    axis: usize,
+    dtype: &'static str,
     correct: Option<u64>,
-    denominator: Option<u64>,
+    denominator: Option<Divisor>,
     device: &'static str,
     adapter: Option<String>,
     driver: Option<String>,
@@ -35,6 +39,8 @@ pub struct Report {
     seconds: Seconds,
     version: &'static str,
     #[serde(skip)]
+    interleaved: bool,
+    #[serde(skip)]
     labels: LabelKind,
     #[serde(skip)]
     reduction: Reduction,
@@ -42,6 +48,18 @@ pub struct Report {
     adapter_in_words: String,
     #[serde(skip)]
     written: Vec<Written>,
+}
+
+/// What the sum of the losses was divided by.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Divisor {
+    /// As many rows as are not ignored, or 1.
+    Count(u64),
+    /// The class weights of their labels, added up.
+    Weight(f64),
+    /// What was typed.
+    Given(f32),
 }
 
 #[derive(Serialize)]
@@ -54,26 +72,40 @@ struct Seconds {
 }
 
 impl Report {
+    /// `axis` is that of the classes, `weight` what the rows that are not ignored weigh together.
     pub fn new(
         problem: &Problem,
+        axis: usize,
+        weight: Option<f64>,
         outcome: &Outcome,
         device: &Device,
-        strategy: &'static str,
         written: Vec<Written>,
         total: Duration,
     ) -> Self {
-        let Outcome { results, times } = outcome;
+        let Outcome {
+            results,
+            times,
+            strategy,
+        } = outcome;
+        let strategy = *strategy;
         let adapter = device.adapter();
         Report {
             loss: results.loss,
+            z_loss: results.z_loss,
             rows: problem.rows(),
             valid_rows: results.valid_rows,
             bad_rows: results.nan_rows,
             classes: problem.classes(),
+            axis,
+            dtype: problem.dtype().name(),
             correct: results.correct,
-            denominator: results.loss.map(|_| match problem.reduction() {
-                Reduction::Mean => results.valid_rows,
-                Reduction::Sum | Reduction::None => 1,
+            denominator: results.loss.map(|_| {
+                match (problem.reduction(), problem.denominator(), weight) {
+                    (Reduction::Sum | Reduction::None, ..) => Divisor::Count(1),
+                    (_, Denominator::Number(number), _) => Divisor::Given(number),
+                    (_, Denominator::Weights, Some(weight)) => Divisor::Weight(weight),
+                    _ => Divisor::Count(results.valid_rows),
+                }
             }),
             device: if adapter.is_some() { "gpu" } else { "cpu" },
             adapter: adapter.map(|info| info.name.clone()),
@@ -88,6 +120,7 @@ impl Report {
                 total: total.as_secs_f64(),
             },
             version: env!("CARGO_PKG_VERSION"),
+            interleaved: problem.inner() > 1,
             labels: problem.labels(),
             reduction: problem.reduction(),
             adapter_in_words: device.describe(),
@@ -103,14 +136,15 @@ impl Report {
     /// A few lines for a person.
     pub fn summary(&self, plan: Option<&str>) -> String {
         let mut table = Table::default();
-        let of = plural(self.valid_rows, "row");
         match (self.labels, self.loss) {
             (LabelKind::None, _) => {}
             (_, None) => table.line("loss", "one per row (--reduction none)"),
-            (_, Some(loss)) => table.line(
-                "loss",
-                format!("{}, the {} over {of}", digits(loss), self.reduction.name()),
-            ),
+            (_, Some(loss)) => {
+                table.line("loss", format!("{}, {}", digits(loss), self.how_reduced()))
+            }
+        }
+        if let Some(loss) = self.z_loss {
+            table.line("z-loss", format!("{}, a part of it", digits(loss)));
         }
         if let Some(correct) = self.correct {
             table.line("accuracy", accuracy(correct, self.valid_rows));
@@ -119,10 +153,18 @@ impl Report {
             0 => String::new(),
             ignored => format!(", {ignored} ignored"),
         };
+        let axis = match (self.axis, self.interleaved) {
+            (1, false) => String::new(),
+            (axis, _) => format!(" on axis {axis}"),
+        };
+        let dtype = match self.dtype {
+            "f32" => String::new(),
+            dtype => format!(", {dtype}"),
+        };
         table.line(
             "logits",
             format!(
-                "{} × {} classes{ignored}",
+                "{} × {} classes{axis}{dtype}{ignored}",
                 plural(self.rows as u64, "row"),
                 self.classes
             ),
@@ -152,6 +194,18 @@ impl Report {
             let _ = writeln!(text, "\n{plan}");
         }
         text
+    }
+
+    fn how_reduced(&self) -> String {
+        let of = plural(self.valid_rows, "row");
+        match self.denominator {
+            Some(Divisor::Given(number)) => format!("the sum over {of} / {number}"),
+            Some(Divisor::Weight(weight)) => {
+                let weight = digits(weight as f32);
+                format!("the weighted mean over {of}, whose weights add up to {weight}")
+            }
+            _ => format!("the {} over {of}", self.reduction.name()),
+        }
     }
 
     /// The line of the times.

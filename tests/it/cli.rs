@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use softxent::half::{bf16, f16};
 use tempfile::{TempDir, tempdir};
 
 /// A folder with the digits in it, and the command run there.
@@ -100,13 +103,33 @@ impl Folder {
     }
 
     fn save_f32(&self, name: &str, shape: &str, values: &[f32]) {
-        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.save(name, "<f4", shape, &data);
+        self.save(name, "<f4", shape, &bytes(values));
     }
 
     fn save_i64(&self, name: &str, shape: &str, values: &[i64]) {
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.save(name, "<i8", shape, &data);
+    }
+
+    /// A file of tensors: name, type, shape, bytes.
+    fn save_tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
+        let views = tensors.iter().map(|&(name, dtype, shape, data)| {
+            (name, TensorView::new(dtype, shape.to_vec(), data).unwrap())
+        });
+        fs::write(
+            self.path(name),
+            safetensors::serialize(views, None).unwrap(),
+        )
+        .unwrap();
+    }
+
+    /// The data of a tensor of this type and shape.
+    fn load_tensor(&self, name: &str, tensor: &str, dtype: Dtype, shape: &[usize]) -> Vec<u8> {
+        let file = fs::read(self.path(name)).unwrap();
+        let tensors = SafeTensors::deserialize(&file).unwrap();
+        let view = tensors.tensor(tensor).unwrap();
+        assert_eq!((view.dtype(), view.shape()), (dtype, shape), "{tensor}");
+        view.data().to_vec()
     }
 
     /// The data of a file whose header says this type and shape.
@@ -121,10 +144,17 @@ impl Folder {
     }
 
     fn load_f32(&self, name: &str, shape: &str) -> Vec<f32> {
-        let data = self.load(name, "<f4", shape);
-        let value = |word: &[u8]| f32::from_le_bytes(word.try_into().unwrap());
-        data.chunks_exact(4).map(value).collect()
+        singles(&self.load(name, "<f4", shape))
     }
+}
+
+fn singles(data: &[u8]) -> Vec<f32> {
+    let value = |word: &[u8]| f32::from_le_bytes(word.try_into().unwrap());
+    data.chunks_exact(4).map(value).collect()
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 fn finish(command: &mut Command) -> Run {
@@ -245,14 +275,19 @@ fn json_keys() {
         };
         assert_eq!(
             keys(&report),
-            "adapter bad_rows classes correct denominator device driver loss rows seconds software \
-             strategy valid_rows version"
+            "adapter axis bad_rows classes correct denominator device driver dtype loss rows seconds \
+             software strategy valid_rows version z_loss"
         );
         assert_eq!(
             keys(&report["seconds"]),
             "download kernels setup total upload"
         );
         assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(
+            (&report["axis"], &report["dtype"]),
+            (&1.into(), &"f32".into())
+        );
+        assert!(report["z_loss"].is_null());
         if device == "cpu" {
             assert_eq!(report["device"], "cpu");
             assert_eq!(report["strategy"], "reference");
@@ -333,6 +368,384 @@ fn labels_of_every_kind() {
 }
 
 #[test]
+fn every_option_at_once() {
+    let folder = Folder::new();
+    let x = [
+        [1.0, -2.0, 0.5],
+        [0.25, 3.0, -1.0],
+        [9.0, 9.0, 9.0],
+        [-0.5, 0.0, 2.0],
+    ];
+    let (labels, weights) = ([2, 1, -7, 0], [0.5, 2.0, 1.25]);
+    let (smoothing, lambda, scale, cap) = (0.125, 0.0625, 1.5, 4.0);
+    folder.save_f32(
+        "x.npy",
+        "(4, 3)",
+        &x.as_flattened()
+            .iter()
+            .map(|&x| x as f32)
+            .collect::<Vec<_>>(),
+    );
+    folder.save_i64("y.npy", "(4,)", &labels);
+    folder.save_f32("w.npy", "(3,)", &weights.map(|w| w as f32));
+    let weight: f64 = weights.iter().sum();
+
+    let (mut loss, mut z_loss) = (0.0, 0.0);
+    let (mut grad, mut losses, mut entropy, mut right) = (vec![], vec![], vec![], vec![]);
+    for (x, label) in x.iter().zip(labels) {
+        let z = x.map(|x| cap * f64::tanh(scale * x / cap));
+        let sum: f64 = z.iter().map(|z| z.exp()).sum();
+        let (lse, p) = (sum.ln(), z.map(|z| z.exp() / sum));
+        entropy.push(lse - p.iter().zip(z).map(|(p, z)| p * z).sum::<f64>());
+        if label == -7 {
+            losses.push(0.0);
+            grad.extend([0.0; 3]);
+            right.push(0);
+            continue;
+        }
+        let mut wt = weights.map(|w| w * smoothing / 3.0);
+        wt[label as usize] += weights[label as usize] * (1.0 - smoothing);
+        let row: f64 = wt.iter().zip(z).map(|(wt, z)| wt * (lse - z)).sum();
+        losses.push(row + lambda * lse * lse);
+        loss += row / weight;
+        z_loss += lambda * lse * lse / 3.0;
+        for k in 0..3 {
+            let slope = scale * (1.0 - (z[k] / cap) * (z[k] / cap));
+            let d = (p[k] * wt.iter().sum::<f64>() - wt[k]) / weight;
+            grad.push((d + 2.0 * lambda * lse * p[k] / 3.0) * slope * 0.5);
+        }
+        let top = (0..3).fold(0, |top, k| if x[k] > x[top] { k } else { top });
+        right.push(u8::from(top as i64 == label));
+    }
+
+    for device in devices() {
+        let line = format!(
+            "run x.npy y.npy --ignore-index -7 --class-weights w.npy --label-smoothing {smoothing} \
+             --z-loss {lambda} --logit-scale {scale} --softcap {cap} --grad-output 0.5 \
+             --device {device} --loss loss.npy --losses losses.npy --grad grad.npy \
+             --entropy entropy.npy --z-loss-out z_loss.npy --correct correct.npy"
+        );
+        let report = folder.json(&line);
+        assert_close(&report["loss"], &(loss + z_loss).into());
+        assert_close(&report["z_loss"], &z_loss.into());
+        assert_eq!(report["denominator"], weight);
+        assert_eq!(
+            (&report["valid_rows"], &report["correct"]),
+            (&3.into(), &1.into())
+        );
+        assert_near(folder.load_f32("loss.npy", "()")[0], loss + z_loss);
+        assert_near(folder.load_f32("z_loss.npy", "()")[0], z_loss);
+        for (name, shape, expected) in [
+            ("losses.npy", "(4,)", &losses),
+            ("entropy.npy", "(4,)", &entropy),
+            ("grad.npy", "(4, 3)", &grad),
+        ] {
+            let found = folder.load_f32(name, shape);
+            for (&found, &expected) in found.iter().zip(expected) {
+                // The entropy and the gradient cancel.
+                let error = (f64::from(found) - expected).abs();
+                assert!(error < 2e-6, "{name}: {found}, not {expected}");
+            }
+        }
+        assert_eq!(folder.load("correct.npy", "|b1", "(4,)"), right);
+        let summary = folder.run(&line).out;
+        for expected in ["z-loss", "whose weights add up to 3.75", "correct, [4]"] {
+            assert!(summary.contains(expected), "{expected}: {summary}");
+        }
+
+        let none = folder.json(&format!("{line} --reduction none"));
+        assert!(none["z_loss"].is_null());
+        let z_losses = folder.load_f32("z_loss.npy", "(4,)");
+        let total: f64 = z_losses.iter().map(|&z| f64::from(z)).sum();
+        assert!((total / 3.0 - z_loss).abs() < 1e-6, "{z_losses:?}");
+        assert_eq!(z_losses[2], 0.0);
+    }
+}
+
+#[test]
+fn denominators_and_empty_means() {
+    let (folder, expected) = (Folder::new(), expected());
+    folder.save_f32("x.npy", "(2, 2)", &[0.0; 4]);
+    folder.save_i64("y.npy", "(2,)", &[-100, -100]);
+    folder.save_i64("zeros.npy", "(2,)", &[0, 0]);
+    folder.save_f32("w.npy", "(2,)", &[0.0, 1.0]);
+    let sum = expected["loss_sum"].as_f64().unwrap();
+    for device in devices() {
+        let run = |rest: &str| folder.json(&format!("run {rest} --device {device}"));
+        let given = run("logits.npy labels.npy --denominator 2048");
+        assert_close(&given["loss"], &(sum / 2048.0).into());
+        assert_eq!(given["denominator"], 2048.0);
+        assert_eq!(run("x.npy y.npy")["loss"], "NaN");
+        assert_eq!(run("x.npy y.npy --empty-mean nan")["loss"], "NaN");
+        assert_eq!(run("x.npy y.npy --empty-mean zero")["loss"], 0.0);
+        let weightless = run("x.npy zeros.npy --class-weights w.npy --empty-mean zero");
+        assert_eq!(
+            (&weightless["loss"], &weightless["denominator"]),
+            (&0.0.into(), &0.0.into())
+        );
+        assert_eq!(weightless["valid_rows"], 2);
+    }
+}
+
+#[test]
+fn safetensors_in_and_out() {
+    let folder = Folder::new();
+    let logits = folder.load_f32("logits.npy", "(1797, 10)");
+    let labels = folder.load("labels.npy", "<i8", "(1797,)");
+    let narrow: Vec<u8> = labels.chunks_exact(8).map(|label| label[0]).collect();
+    folder.save_tensors(
+        "batch.safetensors",
+        &[
+            ("logits", Dtype::F32, &[1797, 10], &bytes(&logits)),
+            ("labels", Dtype::U8, &[1797], &narrow),
+        ],
+    );
+    folder.save_tensors("y.safetensors", &[("only", Dtype::I64, &[1797], &labels)]);
+    fs::write(folder.path("out.safetensors"), "old").unwrap();
+    let before = folder.names();
+    for device in devices() {
+        let npy = folder.json(&format!(
+            "run logits.npy labels.npy --device {device} --grad grad.npy --lse lse.npy"
+        ));
+        let tensors = folder.json(&format!(
+            "run batch.safetensors:logits batch.safetensors:labels --device {device} \
+             --grad out.safetensors --lse ./out.safetensors:z --predictions out.safetensors:k \
+             --loss loss.npy --correct out.safetensors"
+        ));
+        for key in [
+            "loss",
+            "correct",
+            "valid_rows",
+            "denominator",
+            "dtype",
+            "axis",
+        ] {
+            assert_eq!(npy[key], tensors[key], "{key}");
+        }
+        let load = |tensor, dtype, shape: &[usize]| {
+            folder.load_tensor("out.safetensors", tensor, dtype, shape)
+        };
+        let grad = load("grad", Dtype::F32, &[1797, 10]);
+        assert_eq!(grad, folder.load("grad.npy", "<f4", "(1797, 10)"));
+        let lse = load("z", Dtype::F32, &[1797]);
+        assert_eq!(lse, folder.load("lse.npy", "<f4", "(1797,)"));
+        let predictions = load("k", Dtype::I64, &[1797]);
+        let right = load("correct", Dtype::BOOL, &[1797]);
+        for (at, label) in labels.chunks_exact(8).enumerate() {
+            let same = predictions[8 * at..][..8] == *label;
+            assert_eq!(right[at], u8::from(same));
+        }
+        let unnamed = folder.json(&format!("run logits.npy y.safetensors --device {device}"));
+        assert_eq!(unnamed["loss"], npy["loss"]);
+    }
+    assert_eq!(folder.names().len(), before.len() + 3);
+}
+
+#[test]
+fn halves_in_and_out() {
+    let folder = Folder::new();
+    let logits = folder.load_f32("logits.npy", "(1797, 10)");
+    let f16s: Vec<f16> = logits.iter().map(|&z| f16::from_f32(z)).collect();
+    let bf16s: Vec<bf16> = logits.iter().map(|&z| bf16::from_f32(z)).collect();
+    let f16_bytes: Vec<u8> = f16s.iter().flat_map(|z| z.to_le_bytes()).collect();
+    let bf16_bytes: Vec<u8> = bf16s.iter().flat_map(|z| z.to_le_bytes()).collect();
+    folder.save("f16.npy", "<f2", "(1797, 10)", &f16_bytes);
+    folder.save_tensors(
+        "half.safetensors",
+        &[
+            ("f16", Dtype::F16, &[1797, 10], &f16_bytes),
+            ("bf16", Dtype::BF16, &[1797, 10], &bf16_bytes),
+        ],
+    );
+    let f16s: Vec<f32> = f16s.into_iter().map(f16::to_f32).collect();
+    let bf16s: Vec<f32> = bf16s.into_iter().map(bf16::to_f32).collect();
+    folder.save_f32("f16_as_f32.npy", "(1797, 10)", &f16s);
+    folder.save_f32("bf16_as_f32.npy", "(1797, 10)", &bf16s);
+    for device in devices() {
+        let run = |rest: &str| folder.json(&format!("run {rest} --device {device}"));
+        let wide = run("f16_as_f32.npy labels.npy --grad wide.npy");
+        let grad = folder.load_f32("wide.npy", "(1797, 10)");
+        for logits in ["f16.npy", "half.safetensors:f16"] {
+            let report = run(&format!("{logits} labels.npy --grad g.npy"));
+            assert_eq!(
+                (&report["loss"], &report["dtype"]),
+                (&wide["loss"], &"f16".into())
+            );
+            assert_eq!(folder.load_f32("g.npy", "(1797, 10)"), grad);
+        }
+        run("f16.npy labels.npy --grad g.npy --lse lse.npy --dtype-out same");
+        let narrow: Vec<u8> = grad
+            .iter()
+            .flat_map(|&g| f16::from_f32(g).to_le_bytes())
+            .collect();
+        assert_eq!(folder.load("g.npy", "<f2", "(1797, 10)"), narrow);
+        folder.load("lse.npy", "<f4", "(1797,)");
+
+        let wide = run("bf16_as_f32.npy labels.npy --softmax wide.npy");
+        let p = folder.load_f32("wide.npy", "(1797, 10)");
+        let report =
+            run("half.safetensors:bf16 labels.npy --softmax p.safetensors --dtype-out same");
+        assert_eq!(
+            (&report["loss"], &report["dtype"]),
+            (&wide["loss"], &"bf16".into())
+        );
+        let narrow: Vec<u8> = p
+            .iter()
+            .flat_map(|&p| bf16::from_f32(p).to_le_bytes())
+            .collect();
+        assert_eq!(
+            folder.load_tensor("p.safetensors", "softmax", Dtype::BF16, &[1797, 10]),
+            narrow
+        );
+    }
+    let message = folder.refused(
+        1,
+        "run half.safetensors:bf16 labels.npy --grad g2.npy --dtype-out same",
+    );
+    assert!(
+        message.contains("g2.npy: .npy has no bfloat16: name a .safetensors file"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_class_axis() {
+    let folder = Folder::new();
+    // x[n, k, d] and the same with the classes last.
+    let (n, classes, d) = (2, 3, 4);
+    let value = |n: usize, k: usize, d: usize| ((7 * n + 5 * k * k + 3 * d * k) % 11) as f32 / 4.0;
+    let middle: Vec<f32> = (0..n * classes * d)
+        .map(|at| value(at / (classes * d), at / d % classes, at % d))
+        .collect();
+    let last: Vec<f32> = (0..n * d * classes)
+        .map(|at| value(at / (d * classes), at % classes, at / classes % d))
+        .collect();
+    let labels = [0, 2, -100, 1, 1, 0, 2, 2];
+    folder.save_f32("middle.npy", "(2, 3, 4)", &middle);
+    folder.save_f32("last.npy", "(2, 4, 3)", &last);
+    folder.save_f32("flat.npy", "(8, 3)", &last);
+    folder.save_f32("row.npy", "(3,)", &last[..3]);
+    folder.save_i64("y.npy", "(2, 4)", &labels);
+    folder.save_i64("flat_y.npy", "(8,)", &labels);
+    folder.save_i64("one.npy", "(1,)", &labels[..1]);
+    folder.save_i64("scalar.npy", "()", &labels[..1]);
+    folder.save_f32("upstream.npy", "(2, 4)", &[1.0; 8]);
+    let weights: Vec<f32> = (0..24).map(|at| (at % 5) as f32 / 2.0).collect();
+    folder.save_f32("flat_t.npy", "(8, 3)", &weights);
+    let moved = |at: usize| weights[(at / 12 * 4 + at % 4) * 3 + at / 4 % 3];
+    folder.save_f32(
+        "middle_t.npy",
+        "(2, 3, 4)",
+        &(0..24).map(moved).collect::<Vec<_>>(),
+    );
+
+    for device in devices() {
+        let run = |rest: &str| folder.json(&format!("run {rest} --device {device}"));
+        let flat = run("flat.npy flat_y.npy --grad flat_grad.npy --losses flat_losses.npy");
+        let grad = folder.load_f32("flat_grad.npy", "(8, 3)");
+        let losses = folder.load_f32("flat_losses.npy", "(8,)");
+        for (line, axis) in [
+            ("middle.npy y.npy", 1),
+            ("middle.npy y.npy --axis 1", 1),
+            ("middle.npy y.npy --axis -2", 1),
+            ("last.npy y.npy", 2),
+            ("last.npy y.npy --axis -1", 2),
+        ] {
+            let report = run(&format!("{line} --grad grad.npy --losses losses.npy"));
+            for key in ["loss", "rows", "valid_rows", "classes", "correct"] {
+                assert_eq!(report[key], flat[key], "{line}: {key}");
+            }
+            assert_eq!(report["axis"], axis, "{line}");
+            assert_eq!(folder.load_f32("losses.npy", "(2, 4)"), losses, "{line}");
+            if axis == 2 {
+                assert_eq!(folder.load_f32("grad.npy", "(2, 4, 3)"), grad, "{line}");
+                continue;
+            }
+            let found = folder.load_f32("grad.npy", "(2, 3, 4)");
+            for (at, found) in found.into_iter().enumerate() {
+                let row = at / (classes * d) * d + at % d;
+                assert_eq!(
+                    found,
+                    grad[row * classes + at / d % classes],
+                    "{line}: {at}"
+                );
+            }
+        }
+        let dense = run("middle.npy middle_t.npy --axis 1");
+        assert_eq!(dense["loss"], run("flat.npy flat_t.npy")["loss"]);
+        let bare = run("middle.npy --axis 1 --lse lse.npy");
+        assert_eq!((&bare["rows"], &bare["axis"]), (&8.into(), &1.into()));
+        folder.load_f32("lse.npy", "(2, 4)");
+        run("middle.npy y.npy --reduction none --grad-output upstream.npy --grad grad.npy");
+        let across = run("flat.npy --axis 0 --lse lse.npy");
+        assert_eq!(
+            (&across["rows"], &across["classes"]),
+            (&3.into(), &8.into())
+        );
+        for label in ["one.npy", "scalar.npy"] {
+            let one = run(&format!("row.npy {label} --axis 0 --losses losses.npy"));
+            assert_eq!(one["rows"], 1);
+            assert_eq!(folder.load_f32("losses.npy", "()"), losses[..1]);
+        }
+    }
+    let summary = folder.run("run middle.npy y.npy --device cpu").out;
+    assert!(
+        summary.contains("8 rows × 3 classes on axis 1, 1 ignored"),
+        "{summary}"
+    );
+
+    folder.save_f32("square.npy", "(4, 4, 3)", &[0.0; 48]);
+    folder.save_i64("square_y.npy", "(4, 3)", &[0; 12]);
+    for (code, line, expected) in [
+        (
+            2,
+            "run middle.npy --softmax p.npy",
+            "--axis 0 (2 classes) or --axis 1 (3 classes) or --axis 2 (4 classes)",
+        ),
+        (
+            2,
+            "run middle.npy middle_t.npy",
+            "no labels that leave out its class axis",
+        ),
+        (
+            2,
+            "run square.npy square_y.npy",
+            "which are the classes, --axis 0 (4 classes) or --axis 1 (4 classes)\n",
+        ),
+        (
+            2,
+            "run middle.npy y.npy --axis 3",
+            "whose axes are 0 to 2, or -3 to -1",
+        ),
+        (
+            2,
+            "run middle.npy y.npy --axis -4",
+            "whose axes are 0 to 2, or -3 to -1",
+        ),
+        (
+            1,
+            "run middle.npy y.npy --axis 2",
+            "shape [2, 4], where [2, 3] is needed",
+        ),
+        (
+            1,
+            "run middle.npy square_y.npy",
+            "[3, 4] or [2, 4] or [2, 3]",
+        ),
+        (1, "run y.npy middle.npy", "are LOGITS and LABELS swapped?"),
+        (1, "run row.npy one.npy", "or add --axis 0"),
+        (
+            1,
+            "run scalar.npy one.npy --axis 0",
+            "shape [], where [N, K] is needed",
+        ),
+    ] {
+        let message = folder.refused(code, line);
+        assert!(message.contains(expected), "{line}: {message}");
+    }
+}
+
+#[test]
 fn refused_inputs_say_what_to_do() {
     let folder = Folder::new();
     folder.save_f32("x.npy", "(2, 3)", &[0.0; 6]);
@@ -345,6 +758,15 @@ fn refused_inputs_say_what_to_do() {
     folder.save_i64("three.npy", "(3,)", &[0; 3]);
     folder.save_f32("wide.npy", "(2, 4)", &[0.0; 8]);
     folder.save_f32("nan.npy", "(2,)", &[0.0, f32::NAN]);
+    folder.save_f32("minus.npy", "(3,)", &[0.0, 1.0, -1.0]);
+    folder.save_tensors(
+        "x.safetensors",
+        &[
+            ("bits", Dtype::BOOL, &[2], &[0, 1]),
+            ("x", Dtype::F32, &[2, 3], &[0; 24]),
+        ],
+    );
+    fs::write(folder.path("short.safetensors"), [9, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     for (line, expected) in [
         ("run x.npy float_y.npy", "labels.astype('int64')"),
         ("run x.npy one_hot.npy", "labels.astype('float32')"),
@@ -367,7 +789,35 @@ fn refused_inputs_say_what_to_do() {
         ),
         (
             "run x.npy y.npy --reduction none --grad-output nan.npy --grad g.npy",
-            "upstream gradient of row 1 is NaN",
+            "nan.npy: the upstream gradient of row 1 is NaN",
+        ),
+        (
+            "run x.npy y.npy --class-weights nan.npy",
+            "nan.npy: shape [2], where [3] is needed: one number per class",
+        ),
+        (
+            "run x.npy y.npy --class-weights minus.npy",
+            "minus.npy: the weight of class 2 is -1",
+        ),
+        (
+            "run x.safetensors y.npy",
+            "2 tensors; name one, such as x.safetensors:bits; it holds 'bits', 'x'",
+        ),
+        (
+            "run x.safetensors:y y.npy",
+            "x.safetensors:y: no tensor 'y'; it holds 'bits', 'x'",
+        ),
+        (
+            "run x.safetensors:x x.safetensors:bits",
+            "x.safetensors:bits: dtype BOOL; supported are F16, BF16",
+        ),
+        (
+            "run short.safetensors:x y.npy",
+            "short.safetensors:x: 8 bytes with a header of 9",
+        ),
+        (
+            "run missing.safetensors:x y.npy",
+            "missing.safetensors:x: cannot open it",
         ),
     ] {
         let message = folder.refused(1, line);
@@ -413,6 +863,66 @@ fn usage_errors() {
         (
             "run logits.npy logits.npy --ignore-index 3",
             "--ignore-index is for labels",
+        ),
+        (
+            "run logits.npy logits.npy --correct c.npy",
+            "--correct is for labels that are integers",
+        ),
+        (
+            "run logits.npy --softmax p.npy --class-weights w.npy",
+            "--class-weights needs LABELS",
+        ),
+        (
+            "run logits.npy --softmax p.npy --label-smoothing 0.1",
+            "--label-smoothing needs LABELS",
+        ),
+        (
+            "run logits.npy --lse l.npy --ignore-index 3",
+            "--ignore-index needs LABELS",
+        ),
+        (
+            "run logits.npy labels.npy --label-smoothing -0.5",
+            "--label-smoothing: the label smoothing is -0.5; it has to be from 0 to 1",
+        ),
+        (
+            "run logits.npy labels.npy --z-loss nan",
+            "--z-loss: the z-loss is NaN",
+        ),
+        (
+            "run logits.npy labels.npy --logit-scale 0",
+            "--logit-scale: the logit scale is 0",
+        ),
+        (
+            "run logits.npy labels.npy --softcap inf",
+            "--softcap: the softcap is inf",
+        ),
+        (
+            "run logits.npy labels.npy --denominator 0",
+            "--denominator: the denominator is 0",
+        ),
+        (
+            "run logits.npy labels.npy --denominator 3 --reduction sum",
+            "leave it out, or use --reduction mean",
+        ),
+        (
+            "run logits.npy labels.npy --empty-mean zero --reduction none",
+            "leave it out, or use --reduction mean",
+        ),
+        (
+            "run logits.npy labels.npy --z-loss-out z.npy",
+            "give its factor, such as --z-loss",
+        ),
+        (
+            "run logits.npy labels.npy --grad o.safetensors:a --softmax ./o.safetensors:a",
+            "name the same tensor",
+        ),
+        (
+            "run logits.npy labels.npy --grad o.safetensors:",
+            "a name, such as o.safetensors:grad",
+        ),
+        (
+            "run logits.npy x.safetensors:y --grad x.safetensors:grad",
+            "would replace an input with all its tensors",
         ),
         ("run logits.npy labels.npy --gard g.npy", "'--grad'"),
         ("runn", "'run'"),
