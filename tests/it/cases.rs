@@ -374,6 +374,7 @@ pub struct Levels {
     pub dtype: usize,
     pub inner: usize,
     pub padding: usize,
+    pub reduction: usize,
 }
 
 const SMOOTHING: [f32; 3] = [0.0, 0.1, 1.0];
@@ -388,10 +389,17 @@ const DENOMINATORS: [Denominator; 3] = [
     Denominator::Number(37.5),
 ];
 const EMPTY_MEAN: [EmptyMean; 2] = [EmptyMean::Nan, EmptyMean::Zero];
+/// The mean twice, because it has options of its own.
+const REDUCTIONS: [Reduction; 4] = [
+    Reduction::Mean,
+    Reduction::Mean,
+    Reduction::Sum,
+    Reduction::None,
+];
 
 impl Levels {
     /// How many there are of each.
-    const COUNTS: [usize; 10] = [
+    const COUNTS: [usize; 11] = [
         3,
         SMOOTHING.len(),
         Z_LOSS.len(),
@@ -402,6 +410,7 @@ impl Levels {
         Dtype::ALL.len(),
         INNER.len(),
         PADDING.len(),
+        REDUCTIONS.len(),
     ];
 
     /// Those of a turn.
@@ -418,6 +427,7 @@ impl Levels {
             dtype,
             inner,
             padding,
+            reduction,
         ] = Levels::COUNTS.map(|count| rng.below(count));
         Levels {
             weights,
@@ -430,10 +440,12 @@ impl Levels {
             dtype,
             inner,
             padding,
+            reduction,
         }
     }
 
-    fn list(self) -> [usize; 10] {
+    /// Numbered as in `COUNTS`.
+    fn list(self) -> [usize; 11] {
         [
             self.weights,
             self.smoothing,
@@ -445,19 +457,37 @@ impl Levels {
             self.dtype,
             self.inner,
             self.padding,
+            self.reduction,
         ]
     }
 }
 
 /// How many turns of options are enough for each pair.
-pub const TURNS: usize = 240;
+pub const TURNS: usize = 320;
 
 #[test]
 fn every_pair_of_options_meets() {
-    let turns: Vec<_> = (0..TURNS).map(|turn| Levels::of(turn).list()).collect();
+    const MEAN: usize = 5;
+    const DENOMINATOR: usize = 6;
+    const REDUCTION: usize = 10;
+    // Denominator and empty mean are options of the mean.
+    let of_mean = |levels: Levels| match REDUCTIONS[levels.reduction] {
+        Reduction::Mean => levels,
+        _ => Levels {
+            denominator: 0,
+            mean: 0,
+            ..levels
+        },
+    };
+    let turns: Vec<_> = (0..TURNS)
+        .map(|turn| of_mean(Levels::of(turn)).list())
+        .collect();
     for (a, &of_a) in Levels::COUNTS.iter().enumerate() {
         for (b, &of_b) in Levels::COUNTS.iter().enumerate().skip(a + 1) {
             for (i, j) in (0..of_a).flat_map(|i| (0..of_b).map(move |j| (i, j))) {
+                if b == REDUCTION && j > 1 && (a == MEAN || a == DENOMINATOR) && i > 0 {
+                    continue;
+                }
                 let met = turns.iter().any(|turn| (turn[a], turn[b]) == (i, j));
                 assert!(met, "options {a} and {b} at {i} and {j}");
             }
@@ -488,12 +518,16 @@ pub fn with_options(mut case: Case, turn: usize) -> Case {
             _ => (0..k).map(|j| 0.125 + (j % 7) as f32).collect(),
         };
     }
+    if labelled {
+        case.reduction = REDUCTIONS[levels.reduction];
+    }
     case.empty_mean = EMPTY_MEAN[levels.mean];
     if labelled && case.reduction == Reduction::Mean {
         case.denominator = DENOMINATORS[levels.denominator];
     }
     case.name += &format!(
-        " weights {} ε {} λ {} s {} c {:?} {:?} {:?}",
+        " {:?} weights {} ε {} λ {} s {} c {:?} {:?} {:?}",
+        case.reduction,
         levels.weights,
         case.label_smoothing,
         case.z_loss,
