@@ -7,8 +7,8 @@ use softxent::half::{bf16, f16};
 use softxent::plan::DeviceProfile;
 use softxent::reference::{self, RowOptions, Target, row_with};
 use softxent::{
-    AdapterChoice, Batch, Denominator, Dtype, EmptyMean, Engine, Labels, Logits, Padding, Problem,
-    Reduction, Results, Strategy, Upstream, Wanted,
+    AdapterChoice, Batch, Denominator, Dtype, EmptyMean, Engine, Error, Labels, Logits, Padding,
+    Plan, Problem, Reduction, Results, Strategy, Upstream, Wanted,
 };
 
 /// What labels of both kinds have without options; [`Case::everything`] knows what else a case has.
@@ -398,6 +398,21 @@ impl Case {
     pub fn run(&self, engine: &Engine, strategy: Strategy) -> Results {
         self.try_run(engine, strategy)
             .unwrap_or_else(|error| panic!("{}, {}: {error}", self.name, strategy.name()))
+    }
+
+    /// All kernels; where a software driver refuses so long a row to one invocation or a few of them,
+    /// those that take it.
+    pub fn kernels(&self, engine: &Engine) -> Vec<Strategy> {
+        let problem = self.problem();
+        let problem = problem.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let takes = |strategy: &Strategy| {
+            let plan = Plan::with_strategy(&problem, engine.profile(), *strategy);
+            let refused = matches!(plan, Err(Error::RowTooWide { .. }));
+            !(refused && engine.profile().software && self.classes > 131_072)
+        };
+        let kernels: Vec<_> = Strategy::ALL.into_iter().filter(takes).collect();
+        assert!(kernels.contains(&Strategy::SplitRow), "{}", self.name);
+        kernels
     }
 
     #[track_caller]

@@ -124,11 +124,7 @@ fn no_row_differs_in_any_batch() {
         let alone: Vec<Vec<Results<u32>>> = (0..3)
             .map(|turn| {
                 let pool = as_of(turn, pool.clone());
-                let run = |i| {
-                    per_row(bits(
-                        &pool.select(&[i]).run(engine, Strategy::RowPerInvocation),
-                    ))
-                };
+                let run = |i| per_row(bits(&pool.select(&[i]).run(engine, Strategy::SplitRow)));
                 (0..POOL).map(run).collect()
             })
             .collect();
@@ -138,7 +134,7 @@ fn no_row_differs_in_any_batch() {
             let turn = c + s;
             let from: Vec<usize> = (0..n).map(|i| i % POOL).collect();
             let case = as_of(turn, pool.select(&from));
-            for (place, kernel) in Strategy::ALL.into_iter().enumerate() {
+            for (place, kernel) in case.kernels(engine).into_iter().enumerate() {
                 let engine = match n > 2000 {
                     true => &least,
                     false => &engines[(turn + place) % engines.len()],
@@ -583,7 +579,7 @@ fn softmax_sums_to_1_and_gradient_to_0() {
         let rows = if k > 100_000 { 1 } else { 5 };
         let case = generate(shape, Kind::Index, rows, k).reduce(reduction);
         let case = case.want([Wanted::Softmax, Wanted::Grad]);
-        for kernel in Strategy::ALL {
+        for kernel in case.kernels(engine) {
             let found = case.run(engine, kernel);
             for i in 0..case.rows {
                 let sum = |values: &Option<Vec<f32>>| -> f64 {
@@ -614,7 +610,7 @@ fn softmax_of_wide_rows_is_within_6_ulp() {
         let logits = generate(Shape::Wide, Kind::Index, rows, k).logits;
         let case = Case::new(format!("{rows}×{k}"), k, logits).want([Wanted::Softmax]);
         let exact = case.oracle().softmax.unwrap();
-        for kernel in Strategy::ALL {
+        for kernel in case.kernels(engine) {
             let found = case.run(engine, kernel).softmax.unwrap();
             let (mut most, mut judged) = (0.0f64, 0);
             for (&p, &exact) in found.iter().zip(&exact) {
