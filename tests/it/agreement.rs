@@ -7,12 +7,12 @@
 
 use std::time::Instant;
 
-use softxent::{Reduction, Strategy};
+use softxent::{Dtype, Reduction, Strategy};
 
-use crate::cases::{Kind, Shape, generate};
+use crate::cases::{Kind, Shape, TURNS, generate, with_options};
 use crate::checks::{ONE_PASS, agree};
 use crate::common::{Case, bits, gpu, limited, long, report, same_bits, sibling, small, web};
-use crate::judge::Worst;
+use crate::judge::{Worst, check_rounded};
 
 /// Around a slot (4), lane steps (128), subgroups, blocks (1024), rounds of 8 blocks, and vocabularies.
 const CLASSES: [usize; 38] = [
@@ -89,6 +89,107 @@ fn index_labels_agree_with_the_oracle() {
 #[test]
 fn dense_labels_agree_with_the_oracle() {
     grid(&[Kind::Dense, Kind::Signed]);
+}
+
+/// Where a block (1024), a slot (4) and a word of 16-bit logits (2) end and begin; a few blocks; a
+/// vocabulary.
+const OPTION_CLASSES: [usize; 26] = [
+    1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 64, 65, 127, 129, 255, 257, 513, 1000, 1023, 1024,
+    1025, 1100, 4100, 50_257,
+];
+
+/// The job of a turn: its options, and shape of row, width and labels by turns that have no common
+/// divisor.
+fn option_job(turn: usize) -> Case {
+    const LABELS: [Kind; 5] = [
+        Kind::Index,
+        Kind::Dense,
+        Kind::Index,
+        Kind::Signed,
+        Kind::Index,
+    ];
+    let k = match turn % OPTION_CLASSES.len() {
+        // The longest rows now and then only, where not all are asked for.
+        at if at >= 24 && !long() && turn % 4 != 1 => OPTION_CLASSES[at - 9],
+        at => OPTION_CLASSES[at],
+    };
+    let rows = match (k, turn % 7) {
+        (50_257.., _) => 2,
+        (4100.., _) => 6,
+        (_, 3) => 1,
+        (_, 5) => 96 * usize::from(k < 300) + 24,
+        _ => 24,
+    };
+    // Some turns are left for what has no labels.
+    let shape = Shape::ALL[(turn + turn / 12) % 12];
+    let mut case = match turn.checked_sub(TURNS * if long() { 4 } else { 1 }) {
+        None => generate(shape, LABELS[turn % 5], rows, k),
+        Some(turn) => match turn % 3 {
+            0 => generate(shape, Kind::Vector, rows, k),
+            1 => generate(shape, Kind::FromSoftmax, rows, k),
+            _ => {
+                let job = generate(shape, Kind::Index, rows, k);
+                Case::new(job.name.replace("Index", "no labels"), k, job.logits)
+            }
+        },
+    };
+    case = with_options(case, turn);
+    case.per_row = case.reduction == Reduction::None && turn.is_multiple_of(2);
+    case.upstream = match case.per_row {
+        true => (0..case.rows)
+            .map(|i| [1.0, -0.5, 3.0, 0.0, 1e-3, 65536.0][i % 6])
+            .collect(),
+        false => vec![[1.0, 0.75, -2.5, 1024.0][turn % 4]],
+    };
+    case
+}
+
+/// Every option with every other, on all kernels: one judged, the others the same bits, in turn on the
+/// device as it is, under WebGPU's limits and below; outputs of 16 bits are those of 32, rounded.
+#[test]
+fn options_agree_with_the_oracle() {
+    let engine = gpu!();
+    let engines = [
+        ("as it is", sibling(engine)),
+        ("WebGPU", limited(engine, web)),
+        ("small", limited(engine, small)),
+    ];
+    let (started, mut worst, mut count) = (Instant::now(), Worst::default(), 0);
+    let turns = if long() { 5 * TURNS } else { TURNS + TURNS / 4 };
+    for turn in 0..turns {
+        let mut case = option_job(turn);
+        let first = Strategy::ALL[turn % Strategy::ALL.len()];
+        if let Err(why) = agree(engine, first, &case, &mut worst) {
+            panic!("turn {turn}: {why}\nuntil then:\n{worst}");
+        }
+        let wide = case.run(engine, first);
+        let mut judged = bits(&wide);
+        if case.dtype != Dtype::F32 {
+            case.same_dtype_out = true;
+            let narrow = case.run(engine, first);
+            let name = format!("turn {turn}: {}, {}", case.name, first.name());
+            check_rounded(&name, case.dtype, &wide, &narrow).unwrap_or_else(|why| panic!("{why}"));
+            // The other kernels with outputs of one width or the other.
+            match turn.is_multiple_of(2) {
+                true => judged = bits(&narrow),
+                false => case.same_dtype_out = false,
+            }
+        }
+        for (s, kernel) in Strategy::ALL.into_iter().enumerate() {
+            if kernel == first && (turn + s) % engines.len() == 0 {
+                continue;
+            }
+            let (limits, engine) = &engines[(turn + s) % engines.len()];
+            let name = format!("turn {turn}: {}, {}, {limits}", case.name, kernel.name());
+            same_bits(&name, &judged, &bits(&case.run(engine, kernel)))
+                .unwrap_or_else(|why| panic!("{why}"));
+            count += 1;
+        }
+    }
+    report(&format!(
+        "options: {turns} turns, {count} jobs in {:.1?}, off at most by\n{worst}",
+        started.elapsed()
+    ));
 }
 
 /// More rows than one dimension of a dispatch has workgroups, and none at all. A workgroup a row is

@@ -1,9 +1,9 @@
 //! Where jobs come from: the golden files, the digits, and generated rows of every shape.
 
 use serde_json::Value;
-use softxent::{Denominator, Reduction, Results};
+use softxent::{Denominator, Dtype, EmptyMean, Padding, Reduction, Results, Wanted};
 
-use crate::common::{ALL, Case, MASKED, Rng};
+use crate::common::{Case, MASKED, Rng};
 
 // ---- golden/oracle.json ------------------------------------------------------------------------
 
@@ -86,28 +86,25 @@ impl Golden {
             Some("sum") => Reduction::Sum,
             _ => Reduction::Mean,
         };
-        let labelled = index.is_some() || dense.is_some();
-        let wanted = ALL
-            .into_iter()
-            .filter(|output| labelled || !output.needs_labels());
+        let mut case = Case {
+            name: case["name"].as_str()?.into(),
+            rows: rows as usize,
+            classes: case["classes"].as_u64()? as usize,
+            logits: singles(&case["logits"])?,
+            index,
+            ignore_index,
+            dense,
+            reduction,
+            upstream: singles(&case["upstream"])?,
+            per_row: reduction == Reduction::None,
+            ..Case::default()
+        };
+        // What there are expectations of.
+        let unknown = [Wanted::Entropy, Wanted::Correct];
+        case.wanted = case.everything();
+        case.wanted.retain(|output| !unknown.contains(output));
         Some(Golden {
-            case: Case {
-                name: case["name"].as_str()?.into(),
-                rows: rows as usize,
-                classes: case["classes"].as_u64()? as usize,
-                logits: singles(&case["logits"])?,
-                index,
-                ignore_index,
-                dense,
-                reduction,
-                upstream: singles(&case["upstream"])?,
-                per_row: reduction == Reduction::None,
-                wanted: wanted.collect(),
-                over_logits: false,
-                shared: false,
-                denominator: Denominator::ValidRows,
-                denominator_value: 0.0,
-            },
+            case,
             expect: Results {
                 softmax: numbers(&expect["softmax"]),
                 log_softmax: numbers(&expect["log_softmax"]),
@@ -120,6 +117,7 @@ impl Golden {
                 valid_rows: expect["valid_rows"].as_u64().unwrap_or(rows),
                 nan_rows: nan.len() as u64,
                 first_nan_row: nan.first().map(|&i| i as u64),
+                ..Results::default()
             },
         })
     }
@@ -281,9 +279,15 @@ pub enum Kind {
     Dense,
     /// Weights of both signs.
     Signed,
+    /// No labels, but rows that the Jacobian is multiplied by: of both signs, mostly zero, all of one
+    /// large value but for a little, and one-hot in turn.
+    Vector,
+    /// The same with softmax in place of logits.
+    FromSoftmax,
 }
 
-/// A job of `rows` rows, the same one for the same arguments. All outputs, mean reduction.
+/// A job of `rows` rows, the same one for the same arguments. All outputs, mean reduction (none for
+/// vectors).
 pub fn generate(shape: Shape, kind: Kind, rows: usize, k: usize) -> Case {
     let mut rng = Rng((shape as u64) << 48 | (kind as u64) << 40 | (rows as u64) << 20 | k as u64);
     let (mut logits, mut index) = (Vec::with_capacity(rows * k), Vec::with_capacity(rows));
@@ -295,12 +299,31 @@ pub fn generate(shape: Shape, kind: Kind, rows: usize, k: usize) -> Case {
     let name = format!("{shape:?} {kind:?} {rows}×{k}");
     let mut case = Case::new(name, k, logits);
     case.rows = rows;
-    if kind == Kind::Index {
-        return case.index(
-            (0..rows)
-                .map(|i| if i % 7 == 6 { -100 } else { index[i] as i64 })
-                .collect(),
-        );
+    match kind {
+        Kind::Index => {
+            let label = |i: usize| if i % 7 == 6 { -100 } else { index[i] as i64 };
+            return case.index((0..rows).map(label).collect());
+        }
+        Kind::Vector | Kind::FromSoftmax => {
+            let mut vector = rng.normals(rows * k);
+            for (i, row) in vector.chunks_exact_mut(k).enumerate() {
+                for (j, v) in row.iter_mut().enumerate() {
+                    *v = match i % 4 {
+                        0 => *v,
+                        1 if rng.below(16) != 0 => 0.0,
+                        2 => 1000.0 + *v / 16.0,
+                        3 => f32::from(u8::from(j == index[i])),
+                        _ => 30.0 * *v,
+                    };
+                }
+            }
+            if kind == Kind::FromSoftmax {
+                let softmax = case.oracle().to_f32().softmax;
+                case.logits = softmax.unwrap_or_else(|| panic!("{}: no softmax", case.name));
+            }
+            return case.vector(vector, kind == Kind::FromSoftmax);
+        }
+        Kind::Dense | Kind::Signed => {}
     }
     let mut dense = vec![0.0; rows * k];
     for (i, row) in dense.chunks_exact_mut(k).enumerate() {
@@ -323,4 +346,210 @@ pub fn generate(shape: Shape, kind: Kind, rows: usize, k: usize) -> Case {
         }
     }
     case.dense(dense)
+}
+
+// ---- options -----------------------------------------------------------------------------------
+
+/// Class weights from 0 to 4, a fourth of them 0.
+pub fn some_weights(k: usize) -> Vec<f32> {
+    let mut rng = Rng(k as u64);
+    let mut weight = |_| match rng.below(4) {
+        0 => 0.0,
+        _ => 4.0 * rng.unit() as f32,
+    };
+    (0..k).map(&mut weight).collect()
+}
+
+/// The options of one turn, each drawn from its levels by itself: so that, over some hundred turns, every
+/// level of one meets every level of each other. The first level of each is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Levels {
+    pub weights: usize,
+    pub smoothing: usize,
+    pub z_loss: usize,
+    pub scale: usize,
+    pub cap: usize,
+    pub mean: usize,
+    pub denominator: usize,
+    pub dtype: usize,
+    pub inner: usize,
+    pub padding: usize,
+    pub reduction: usize,
+}
+
+const SMOOTHING: [f32; 3] = [0.0, 0.1, 1.0];
+const Z_LOSS: [f32; 4] = [0.0, 1e-4, 0.5, 3.0];
+const SCALE: [f32; 4] = [1.0, 0.25, 3.0, 30.0];
+const CAP: [Option<f32>; 5] = [None, Some(5.0), Some(30.0), Some(50.0), Some(1000.0)];
+const INNER: [usize; 4] = [1, 2, 3, 8];
+const PADDING: [Option<Padding>; 3] = [None, Some(Padding::Masked), Some(Padding::Kept)];
+const DENOMINATORS: [Denominator; 3] = [
+    Denominator::Weights,
+    Denominator::ValidRows,
+    Denominator::Number(37.5),
+];
+const EMPTY_MEAN: [EmptyMean; 2] = [EmptyMean::Nan, EmptyMean::Zero];
+/// The mean twice, because it has options of its own.
+const REDUCTIONS: [Reduction; 4] = [
+    Reduction::Mean,
+    Reduction::Mean,
+    Reduction::Sum,
+    Reduction::None,
+];
+
+impl Levels {
+    /// How many there are of each.
+    const COUNTS: [usize; 11] = [
+        3,
+        SMOOTHING.len(),
+        Z_LOSS.len(),
+        SCALE.len(),
+        CAP.len(),
+        EMPTY_MEAN.len(),
+        DENOMINATORS.len(),
+        Dtype::ALL.len(),
+        INNER.len(),
+        PADDING.len(),
+        REDUCTIONS.len(),
+    ];
+
+    /// Those of a turn.
+    pub fn of(turn: usize) -> Levels {
+        let mut rng = Rng(0x0907_1045 ^ (turn as u64) << 32);
+        let [
+            weights,
+            smoothing,
+            z_loss,
+            scale,
+            cap,
+            mean,
+            denominator,
+            dtype,
+            inner,
+            padding,
+            reduction,
+        ] = Levels::COUNTS.map(|count| rng.below(count));
+        Levels {
+            weights,
+            smoothing,
+            z_loss,
+            scale,
+            cap,
+            mean,
+            denominator,
+            dtype,
+            inner,
+            padding,
+            reduction,
+        }
+    }
+
+    /// Numbered as in `COUNTS`.
+    fn list(self) -> [usize; 11] {
+        [
+            self.weights,
+            self.smoothing,
+            self.z_loss,
+            self.scale,
+            self.cap,
+            self.mean,
+            self.denominator,
+            self.dtype,
+            self.inner,
+            self.padding,
+            self.reduction,
+        ]
+    }
+}
+
+/// How many turns of options are enough for each pair.
+pub const TURNS: usize = 320;
+
+#[test]
+fn every_pair_of_options_meets() {
+    const MEAN: usize = 5;
+    const DENOMINATOR: usize = 6;
+    const REDUCTION: usize = 10;
+    // Denominator and empty mean are options of the mean.
+    let of_mean = |levels: Levels| match REDUCTIONS[levels.reduction] {
+        Reduction::Mean => levels,
+        _ => Levels {
+            denominator: 0,
+            mean: 0,
+            ..levels
+        },
+    };
+    let turns: Vec<_> = (0..TURNS)
+        .map(|turn| of_mean(Levels::of(turn)).list())
+        .collect();
+    for (a, &of_a) in Levels::COUNTS.iter().enumerate() {
+        for (b, &of_b) in Levels::COUNTS.iter().enumerate().skip(a + 1) {
+            for (i, j) in (0..of_a).flat_map(|i| (0..of_b).map(move |j| (i, j))) {
+                if b == REDUCTION && j > 1 && (a == MEAN || a == DENOMINATOR) && i > 0 {
+                    continue;
+                }
+                let met = turns.iter().any(|turn| (turn[a], turn[b]) == (i, j));
+                assert!(met, "options {a} and {b} at {i} and {j}");
+            }
+        }
+    }
+}
+
+/// A contiguous case of [`generate`] with the options of a turn, as far as its labels have them, and
+/// every output that it has then.
+pub fn with_options(mut case: Case, turn: usize) -> Case {
+    let (levels, k) = (Levels::of(turn), case.classes);
+    let labelled = case.index.is_some() || case.dense.is_some();
+    // A scale may not carry a logit past the largest f32: of what is not finite there is no cap.
+    let most = case.logits.iter().filter(|z| z.is_finite());
+    let most = most.fold(0.0f32, |most, z| most.max(z.abs()));
+    if !case.from_softmax {
+        case.softcap = CAP[levels.cap];
+        if (most * SCALE[levels.scale]).is_finite() {
+            case.logit_scale = SCALE[levels.scale];
+        }
+    }
+    if labelled {
+        case.label_smoothing = SMOOTHING[levels.smoothing];
+        case.z_loss = Z_LOSS[levels.z_loss];
+        case.class_weights = match levels.weights {
+            0 => Vec::new(),
+            1 => some_weights(k),
+            _ => (0..k).map(|j| 0.125 + (j % 7) as f32).collect(),
+        };
+    }
+    if labelled {
+        case.reduction = REDUCTIONS[levels.reduction];
+    }
+    case.empty_mean = EMPTY_MEAN[levels.mean];
+    if labelled && case.reduction == Reduction::Mean {
+        case.denominator = DENOMINATORS[levels.denominator];
+    }
+    case.name += &format!(
+        " {:?} weights {} ε {} λ {} s {} c {:?} {:?} {:?}",
+        case.reduction,
+        levels.weights,
+        case.label_smoothing,
+        case.z_loss,
+        case.logit_scale,
+        case.softcap,
+        case.empty_mean,
+        case.denominator
+    );
+    case = case.store(Dtype::ALL[levels.dtype]).want_everything();
+    let inner = INNER[levels.inner];
+    let inner = if case.rows.is_multiple_of(inner) {
+        inner
+    } else {
+        1
+    };
+    let (row_length, padding) = match PADDING[levels.padding] {
+        Some(padding) => (k + 3, padding),
+        None => (0, Padding::Masked),
+    };
+    if inner > 1 || row_length > 0 {
+        case.name += &format!(" inner {inner} row of {row_length} {padding:?}");
+        case = case.laid_out(inner, row_length, padding);
+    }
+    case
 }

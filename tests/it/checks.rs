@@ -1,15 +1,16 @@
 //! Named checks of an engine: what the unedited shaders pass, and what catches a planted bug.
 
-use softxent::{Denominator, Engine, Reduction, Strategy, Wanted};
+use softxent::half::f16;
+use softxent::{Denominator, Dtype, EmptyMean, Engine, Padding, Reduction, Strategy, Wanted};
 
-use crate::cases::{Kind, Shape, generate};
-use crate::common::{Case, bits, exact_quotient, gpu, same_bits};
+use crate::cases::{Kind, Shape, generate, some_weights};
+use crate::common::{Case, bits, exact_quotient, gpu, report, same_bits};
 use crate::guest::{Guest, Home};
-use crate::judge::{Worst, judge};
+use crate::judge::{Worst, check_rounded, judge};
 
 pub type Check = fn(&Engine, Strategy) -> Result<(), String>;
 
-pub const CHECKS: [(&str, Check); 13] = [
+pub const CHECKS: [(&str, Check); 26] = [
     ("last_columns", last_columns),
     ("block_maxima", block_maxima),
     ("every_label", every_label),
@@ -23,6 +24,19 @@ pub const CHECKS: [(&str, Check); 13] = [
     ("in_place", in_place),
     ("one_tree", one_tree),
     ("resident_steps", resident_steps),
+    ("class_weights", class_weights),
+    ("smoothing", smoothing),
+    ("z_loss", z_loss),
+    ("scale_and_cap", scale_and_cap),
+    ("entropy", entropy),
+    ("correct_rows", correct_rows),
+    ("half_logits", half_logits),
+    ("half_outputs", half_outputs),
+    ("strided", strided),
+    ("padded", padded),
+    ("softmax_backward", softmax_backward),
+    ("empty_means", empty_means),
+    ("weighted_denominators", weighted_denominators),
 ];
 
 /// A check by its name.
@@ -339,7 +353,7 @@ fn resident_steps(engine: &Engine, kernel: Strategy) -> Result<(), String> {
             .try_run(engine, kernel)
             .map_err(|error| error.to_string())?;
         let mut case = case;
-        if case.denominator != Denominator::ValidRows {
+        if case.denominator == Denominator::Number(7.0) {
             case.denominator = Denominator::Buffer;
             case.denominator_value = 7.0;
         }
@@ -352,14 +366,445 @@ fn resident_steps(engine: &Engine, kernel: Strategy) -> Result<(), String> {
     Ok(())
 }
 
+// ---- options -----------------------------------------------------------------------------------
+
+/// Everything that a case has agrees, not one pass alone.
+fn everything_agrees(
+    engine: &Engine,
+    kernel: Strategy,
+    cases: impl IntoIterator<Item = Case>,
+) -> Result<(), String> {
+    let agree = |case: Case| {
+        let case = case.want_everything();
+        agree(engine, kernel, &case, &mut Worst::default())
+    };
+    cases.into_iter().try_for_each(agree)
+}
+
+fn run(engine: &Engine, kernel: Strategy, case: &Case) -> Result<softxent::Results, String> {
+    case.try_run(engine, kernel)
+        .map_err(|error| format!("{}, {}: {error}", case.name, kernel.name()))
+}
+
+/// Class weights, some of them 0, of index and dense labels, under each reduction.
+fn class_weights(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let jobs = [
+        (Kind::Index, 1, Reduction::Mean),
+        (Kind::Index, 5, Reduction::Sum),
+        (Kind::Index, 130, Reduction::Mean),
+        (Kind::Index, 1500, Reduction::None),
+        (Kind::Dense, 5, Reduction::Mean),
+        (Kind::Dense, 1030, Reduction::Sum),
+    ];
+    let weighted = jobs.map(|(kind, k, reduction)| {
+        let mut case = generate(Shape::Normal, kind, 9, k).reduce(reduction);
+        case.class_weights = some_weights(k);
+        if k == 1 {
+            case.class_weights = vec![2.5];
+        }
+        case
+    });
+    all_agree(engine, kernel, weighted)
+}
+
+/// Smoothing a little and wholly, with and without class weights, and over masked classes.
+fn smoothing(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let jobs = [
+        (Shape::Normal, Kind::Index, 1, 0.1),
+        (Shape::Confident, Kind::Index, 10, 0.1),
+        (Shape::Wide, Kind::Index, 130, 1.0),
+        (Shape::Wide, Kind::Index, 1500, 0.1),
+        (Shape::LastIsHeavy, Kind::Dense, 33, 0.25),
+        (Shape::Normal, Kind::Dense, 1030, 0.1),
+        (Shape::Masked, Kind::Index, 7, 0.1),
+    ];
+    let smooth = jobs.map(|(shape, kind, k, epsilon)| {
+        let mut case = generate(shape, kind, 9, k);
+        case.label_smoothing = epsilon;
+        case
+    });
+    // A smoothed class that weighs nothing may be masked.
+    let mut masked = generate(Shape::Normal, Kind::Index, 8, 12);
+    masked.name = "a weight of 0 at a mask".to_owned();
+    masked.label_smoothing = 0.5;
+    masked.class_weights = (0..12).map(|j| f32::from(u8::from(j % 3 != 0))).collect();
+    masked
+        .logits
+        .chunks_exact_mut(12)
+        .for_each(|row| row[3] = f32::NEG_INFINITY);
+    let mut weighted = smooth.to_vec();
+    for case in &mut weighted {
+        case.class_weights = some_weights(case.classes);
+        case.name += " weighted";
+    }
+    all_agree(
+        engine,
+        kernel,
+        smooth.into_iter().chain(weighted).chain([masked]),
+    )
+}
+
+/// The z-loss and its share, where lse is of any sign and where it cancels.
+fn z_loss(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let jobs = [
+        (Shape::Normal, Kind::Index, 1, 0.5, 0.0),
+        (Shape::Normal, Kind::Index, 5, 0.5, -3.0),
+        (Shape::Wide, Kind::Index, 130, 1e-4, 0.0),
+        (Shape::Normal, Kind::Index, 1500, 1e-4, -7.8),
+        (Shape::Confident, Kind::Dense, 10, 0.5, 0.0),
+        (Shape::Normal, Kind::Dense, 1030, 0.5, -8.0),
+    ];
+    let both = jobs
+        .into_iter()
+        .flat_map(|(shape, kind, k, lambda, shift)| {
+            let mut case = generate(shape, kind, 9, k);
+            case.z_loss = lambda;
+            case.logits.iter_mut().for_each(|z| *z += shift);
+            let sum = case.clone().reduce(Reduction::Sum);
+            let mut weighted = case.clone();
+            weighted.class_weights = some_weights(k);
+            [case, sum, weighted]
+        });
+    everything_agrees(engine, kernel, both)
+}
+
+/// Scales above and below 1, caps that are felt and caps that are not, one with the other; confident
+/// rows, whose small probabilities feel how z is rounded, and masked ones.
+fn scale_and_cap(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let jobs = [
+        (Shape::Confident, Kind::Index, 10, 0.25, None),
+        (Shape::Wide, Kind::Index, 130, 3.0, None),
+        (Shape::Normal, Kind::Dense, 1030, 30.0, None),
+        (Shape::Wide, Kind::Index, 33, 1.0, Some(5.0)),
+        (Shape::Confident, Kind::Index, 3, 1.0, Some(30.0)),
+        (Shape::Wide, Kind::Index, 1500, 1.0, Some(50.0)),
+        (Shape::Offset, Kind::Index, 7, 0.25, Some(1000.0)),
+        (Shape::Wide, Kind::Dense, 40, 3.0, Some(30.0)),
+        (Shape::Masked, Kind::Index, 12, 3.0, Some(5.0)),
+        (Shape::Tied, Kind::Index, 5, 1.0, Some(30.0)),
+    ];
+    let cases = jobs.map(|(shape, kind, k, scale, cap)| {
+        let mut case = generate(shape, kind, 12, k);
+        (case.logit_scale, case.softcap) = (scale, cap);
+        case.name += &format!(" scale {scale} cap {cap:?}");
+        case
+    });
+    all_agree(engine, kernel, cases)
+}
+
+/// From 0 to log K, with masked classes, ties, and maxima that rise from block to block.
+fn entropy(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let jobs = [
+        (Shape::Normal, 1),
+        (Shape::Confident, 10),
+        (Shape::Wide, 130),
+        (Shape::Tied, 1030),
+        (Shape::Masked, 40),
+        (Shape::Ascending, 3001),
+        (Shape::Descending, 2050),
+        (Shape::Offset, 33),
+        (Shape::Huge, 9),
+    ];
+    let cases = jobs.map(|(shape, k)| {
+        let job = generate(shape, Kind::Index, 9, k);
+        Case::new(job.name, k, job.logits).want([Wanted::Entropy, Wanted::Lse])
+    });
+    cases
+        .into_iter()
+        .try_for_each(|case| agree(engine, kernel, &case, &mut Worst::default()))
+}
+
+/// The first of equal maxima counts, an ignored row and a NaN row never do.
+fn correct_rows(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let cases = [1, 3, 130, 1500].map(|k| {
+        let mut case = generate(Shape::Confident, Kind::Index, 24, k);
+        case.name += " correct";
+        case.logits[0] = f32::NAN;
+        // Ignored rows are right but for that.
+        for (i, row) in case.logits.chunks_exact_mut(k).enumerate() {
+            if i % 7 == 6 {
+                row[0] = 100.0;
+            }
+        }
+        if k > 1 {
+            let (first, last) = (5 * k, 6 * k - 1);
+            case.logits[first] = 200.0;
+            case.logits[last] = 200.0;
+            if let Some(labels) = &mut case.index {
+                labels[5] = k as i64 - 1;
+            }
+        }
+        case.ignore_index = 0;
+        let ignore = |y: &mut i64| *y = (*y).max(0);
+        case.index.iter_mut().flatten().for_each(ignore);
+        case.want([Wanted::Correct, Wanted::Losses])
+    });
+    cases
+        .into_iter()
+        .try_for_each(|case| agree(engine, kernel, &case, &mut Worst::default()))
+}
+
+/// Logits of 16 bits: odd widths, where a row begins in the middle of a word; subnormal and the largest
+/// values, −0, NaN, ±∞ in either half of a word; and many patterns, each of which is the lse of a row of
+/// one class.
+fn half_logits(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        let cases = [1, 2, 3, 7, 129, 1027].map(|k| {
+            let shape = [Shape::Wide, Shape::Confident, Shape::LastIsTop][k % 3];
+            generate(shape, Kind::Index, 9, k).store(dtype)
+        });
+        all_agree(engine, kernel, cases)?;
+        all_agree(
+            engine,
+            kernel,
+            [generate(Shape::Normal, Kind::Dense, 5, 67).store(dtype)],
+        )?;
+
+        let mut spoilt = generate(Shape::Normal, Kind::Index, 6, 5).store(dtype);
+        spoilt.name += " spoilt";
+        spoilt.logits[6] = f32::NAN;
+        spoilt.logits[11] = f32::INFINITY;
+        spoilt.logits[15..20].fill(f32::NEG_INFINITY);
+        spoilt.logits[22] = f32::NEG_INFINITY;
+        all_agree(engine, kernel, [spoilt])?;
+
+        // Subnormal f16 are normal f32; subnormal bf16 are subnormal f32, which may be flushed.
+        let value = |bits: u16| match dtype {
+            Dtype::F16 => f16::from_bits(bits).to_f32(),
+            _ => f32::from_bits(u32::from(bits) << 16),
+        };
+        let patterns: Vec<f32> = (0..1024u16)
+            .map(|i| value(i.wrapping_mul(64) + i % 61))
+            .collect();
+        let finite = patterns.into_iter().filter(|value| value.is_finite());
+        let ends = [0x0001, 0x03ff, 0x0400, 0x7bff, 0x8001, 0x8000].map(value);
+        let mut each = Case::new(
+            format!("{} patterns", dtype.name()),
+            1,
+            finite.chain(ends).collect(),
+        );
+        each.dtype = dtype;
+        let found = run(engine, kernel, &each.clone().want([Wanted::Lse]))?;
+        for (x, lse) in each.logits.iter().zip(found.lse.unwrap_or_default()) {
+            let flushed = x.abs() < f32::MIN_POSITIVE && lse == 0.0;
+            // +0 + −0 is +0.
+            if lse != *x && !flushed {
+                return Err(format!("{}: {x:e} is read as {lse:e}", each.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Outputs of 16 bits are those of 32, rounded: odd widths, whose rows share words; what rounds to
+/// subnormal f16 and to 0; NaN; and the gradient in the place of the logits.
+fn half_outputs(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        for (shape, kind, k) in [
+            (Shape::Confident, Kind::Index, 1),
+            (Shape::Confident, Kind::Index, 3),
+            (Shape::Wide, Kind::Index, 130),
+            (Shape::Normal, Kind::Index, 1027),
+            (Shape::Wide, Kind::Dense, 33),
+            (Shape::Normal, Kind::Vector, 9),
+        ] {
+            let mut case = generate(shape, kind, 7, k).store(dtype).want_everything();
+            case.logits[k / 2] = f32::NAN;
+            let wide = run(engine, kernel, &case)?;
+            case.same_dtype_out = true;
+            let narrow = run(engine, kernel, &case)?;
+            let what = format!("{}, {}", case.name, kernel.name());
+            check_rounded(&what, dtype, &wide, &narrow)?;
+            // Alone, and where the logits were.
+            let mut alone = case.want([Wanted::Grad]);
+            let own = run(engine, kernel, &alone)?;
+            alone.over_logits = true;
+            same_bits(&what, &bits(&own), &bits(&run(engine, kernel, &alone)?))?;
+            if bits(&own).grad != bits(&narrow).grad {
+                return Err(format!("{what}: the gradient alone is another one"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bits of the same rows one after the other, whatever the layout.
+fn laid_out_is_the_same(
+    engine: &Engine,
+    kernel: Strategy,
+    case: &Case,
+    inner: usize,
+    row_length: usize,
+    padding: Padding,
+) -> Result<(), String> {
+    let plain = run(engine, kernel, case)?;
+    let mut laid_out = case.laid_out(inner, row_length, padding);
+    laid_out.name += &format!(", inner {inner}, row of {row_length}, {padding:?}");
+    let found = run(engine, kernel, &laid_out)?;
+    same_bits(
+        &format!("{}, {}", laid_out.name, kernel.name()),
+        &bits(&plain),
+        &bits(&laid_out.contiguous_results(&found)),
+    )?;
+    judge(
+        &laid_out,
+        kernel.name(),
+        &found,
+        &laid_out.oracle(),
+        &mut Worst::default(),
+    )
+}
+
+/// Interleaved rows.
+fn strided(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    for (kind, k, inner) in [
+        (Kind::Index, 1, 2),
+        (Kind::Index, 5, 3),
+        (Kind::Index, 130, 8),
+        (Kind::Dense, 7, 24),
+        (Kind::Dense, 1030, 2),
+        (Kind::Vector, 9, 4),
+        (Kind::Index, 1500, 6),
+    ] {
+        let case = generate(Shape::Wide, kind, 24, k);
+        laid_out_is_the_same(engine, kernel, &case, inner, 0, Padding::Masked)?;
+    }
+    let half = generate(Shape::Wide, Kind::Index, 24, 5).store(Dtype::Bf16);
+    laid_out_is_the_same(engine, kernel, &half, 3, 0, Padding::Masked)
+}
+
+/// Rows that are farther apart than they are long: what lies between is never read, and written as
+/// the padding says.
+fn padded(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    for (kind, k, row_length, inner, padding) in [
+        (Kind::Index, 1, 4, 1, Padding::Masked),
+        (Kind::Index, 5, 8, 1, Padding::Kept),
+        (Kind::Index, 130, 257, 1, Padding::Masked),
+        (Kind::Index, 1022, 1030, 1, Padding::Kept),
+        (Kind::Dense, 1021, 1024, 1, Padding::Masked),
+        (Kind::Dense, 6, 9, 2, Padding::Masked),
+        (Kind::Vector, 6, 7, 1, Padding::Masked),
+    ] {
+        let case = generate(Shape::LastIsTop, kind, 8, k);
+        laid_out_is_the_same(engine, kernel, &case, inner, row_length, padding)?;
+    }
+    let mut half = generate(Shape::Wide, Kind::Index, 8, 5).store(Dtype::F16);
+    half.same_dtype_out = true;
+    let plain = run(engine, kernel, &half)?;
+    for row_length in [6, 7] {
+        let padded = half.laid_out(1, row_length, Padding::Masked);
+        let found = run(engine, kernel, &padded)?;
+        same_bits(
+            &format!("{}, row of {row_length}", half.name),
+            &bits(&plain),
+            &bits(&padded.contiguous_results(&found)),
+        )?;
+    }
+    Ok(())
+}
+
+/// The product of the Jacobian with a vector, of logits and of softmax, with a factor a row.
+fn softmax_backward(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let jobs = [
+        (Shape::Normal, 1),
+        (Shape::Confident, 5),
+        (Shape::Wide, 130),
+        (Shape::Masked, 33),
+        (Shape::Ascending, 2050),
+        (Shape::LastIsHeavy, 1030),
+    ];
+    for (turn, (shape, k)) in jobs.into_iter().enumerate() {
+        for kind in [Kind::Vector, Kind::FromSoftmax] {
+            let mut case = generate(shape, kind, 8, k);
+            if turn % 2 == 1 {
+                case.per_row = true;
+                case.upstream = vec![1.0, -0.5, 3.0, 0.0, 1e-3, 65536.0, -1.0, 2.0];
+            }
+            if kind == Kind::Vector && turn == 2 {
+                (case.logit_scale, case.softcap) = (0.5, Some(20.0));
+            }
+            agree(engine, kernel, &case, &mut Worst::default())?;
+        }
+    }
+    // A NaN, an infinity: of the logits, of the vector.
+    let mut spoilt = generate(Shape::Normal, Kind::Vector, 6, 5);
+    spoilt.name += " spoilt";
+    spoilt.logits[5] = f32::NAN;
+    if let Some(vector) = &mut spoilt.vector {
+        vector[14] = f32::INFINITY;
+        vector[23] = f32::NAN;
+    }
+    agree(engine, kernel, &spoilt, &mut Worst::default())
+}
+
+/// The mean of nothing: all rows ignored, or none with a weight; NaN or 0; with a z-loss and without.
+fn empty_means(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    for empty_mean in [EmptyMean::Nan, EmptyMean::Zero] {
+        for lambda in [0.0, 0.5] {
+            for weighted in [false, true] {
+                for rows in [0, 5] {
+                    let mut case =
+                        Case::new("", 3, generate(Shape::Wide, Kind::Index, rows, 3).logits);
+                    case.rows = rows;
+                    case = case.index(vec![if weighted { 1 } else { -100 }; rows]);
+                    case.name = format!(
+                        "{rows} rows, {empty_mean:?}, z-loss {lambda}, weighted {weighted}"
+                    );
+                    case.z_loss = lambda;
+                    case.empty_mean = empty_mean;
+                    if weighted {
+                        case.class_weights = vec![2.0, 0.0, 1.0];
+                    }
+                    everything_agrees(engine, kernel, [case])?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The class weights of the labels are summed exactly and rounded once, in whatever order and size they
+/// come; ignored rows weigh nothing, and the z-loss is a mean over rows.
+fn weighted_denominators(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let sizes: [&[f32]; 4] = [
+        // 2²⁴ and ones: each alone is lost in f32.
+        &[16_777_216.0, 1.0, 1.0, 1.0, 1.0],
+        &[1e-10, 1e10, 3.0, 1e-3, 7e7],
+        &[0.1, 0.3, 0.7, 0.0, 1e-20],
+        &[16_777_218.0, 1.0, 0.0, 0.0, 3e-8],
+    ];
+    for (turn, weights) in sizes.into_iter().enumerate() {
+        for denominator in [Denominator::Weights, Denominator::ValidRows] {
+            for lambda in [0.0, 0.5] {
+                let mut case = generate(Shape::Normal, Kind::Index, 301, 5);
+                case.class_weights = weights.to_vec();
+                (case.denominator, case.z_loss) = (denominator, lambda);
+                case.name = format!("weights {turn}, {denominator:?}, z-loss {lambda}");
+                let wanted = [Wanted::Losses, Wanted::Loss, Wanted::Grad];
+                let z = [Wanted::ZLosses, Wanted::ZLoss];
+                let z = z.into_iter().filter(|_| lambda != 0.0);
+                let case = case.want(wanted.into_iter().chain(z));
+                agree(engine, kernel, &case, &mut Worst::default())?;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn the_shaders_pass_every_named_check() {
     let engine = gpu!();
+    let started = std::time::Instant::now();
     for (name, check) in CHECKS {
+        let begun = std::time::Instant::now();
         for kernel in Strategy::ALL {
             if let Err(why) = check(engine, kernel) {
                 panic!("{name}: {why}");
             }
         }
+        if begun.elapsed().as_secs() >= 8 {
+            report(&format!("the check {name} took {:.1?}", begun.elapsed()));
+        }
     }
+    report(&format!("all named checks: {:.1?}", started.elapsed()));
 }

@@ -3,13 +3,25 @@
 use std::io::Write;
 use std::sync::OnceLock;
 
+use softxent::half::{bf16, f16};
 use softxent::plan::DeviceProfile;
+use softxent::reference::{self, RowOptions, Target, row_with};
 use softxent::{
-    AdapterChoice, Batch, Denominator, Engine, Labels, Problem, Reduction, Results, Strategy,
-    Upstream, Wanted, reference,
+    AdapterChoice, Batch, Denominator, Dtype, EmptyMean, Engine, Error, Labels, Logits, Padding,
+    Plan, Problem, Reduction, Results, Strategy, Upstream, Wanted,
 };
 
-pub const ALL: [Wanted; 7] = Wanted::ALL;
+/// What labels of both kinds have without options; [`Case::everything`] knows what else a case has.
+pub const ALL: [Wanted; 8] = [
+    Wanted::Softmax,
+    Wanted::LogSoftmax,
+    Wanted::Grad,
+    Wanted::Losses,
+    Wanted::Lse,
+    Wanted::Loss,
+    Wanted::Predictions,
+    Wanted::Entropy,
+];
 pub const MASKED: f32 = f32::NEG_INFINITY;
 
 /// Whether a variable is 1.
@@ -89,17 +101,104 @@ pub fn small(profile: &mut DeviceProfile) {
 
 // ---- one job and its values --------------------------------------------------------------------
 
+/// Numbers as a batch holds them.
+enum Stored<'a> {
+    F32(&'a [f32]),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl Stored<'_> {
+    fn of(dtype: Dtype, values: &[f32]) -> Stored<'_> {
+        match dtype {
+            Dtype::F32 => Stored::F32(values),
+            Dtype::F16 => Stored::F16(values.iter().map(|&value| f16::from_f32(value)).collect()),
+            Dtype::Bf16 => Stored::Bf16(values.iter().map(|&v| bf16::from_f32(v)).collect()),
+        }
+    }
+
+    fn logits(&self) -> Logits<'_> {
+        match self {
+            Stored::F32(values) => Logits::F32(values),
+            Stored::F16(values) => Logits::F16(values),
+            Stored::Bf16(values) => Logits::Bf16(values),
+        }
+    }
+}
+
+/// The bytes of numbers as they are in memory in this dtype.
+pub fn stored_bytes(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+    match Stored::of(dtype, values) {
+        Stored::F32(values) => bytemuck::cast_slice(values).to_vec(),
+        Stored::F16(values) => bytemuck::cast_slice(&values).to_vec(),
+        Stored::Bf16(values) => bytemuck::cast_slice(&values).to_vec(),
+    }
+}
+
+/// What a mean divides by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Divisor {
+    /// Rows; 0 where nothing counts.
+    Count(u32),
+    /// A number that was given, or the weights' sum, which is 0 where nothing counts.
+    Number(f32),
+}
+
+impl Divisor {
+    pub fn value(self) -> f64 {
+        match self {
+            Divisor::Count(count) => count.into(),
+            Divisor::Number(number) => number.into(),
+        }
+    }
+
+    /// `Σ losses / self`, rounded once; the mean of nothing as the case wants it, unless a row that
+    /// weighs nothing is NaN.
+    pub fn quotient(self, losses: &[f32], empty: EmptyMean) -> f32 {
+        let zero = empty == EmptyMean::Zero && !exact_quotient(losses, 1).is_nan();
+        match self {
+            _ if self.value() == 0.0 => {
+                if zero {
+                    0.0
+                } else {
+                    f32::NAN
+                }
+            }
+            Divisor::Count(count) => exact_quotient(losses, count),
+            Divisor::Number(number) => exact_quotient_by(losses, number),
+        }
+    }
+}
+
 /// A problem and its batch. `upstream` holds one number, or one per row with `per_row`.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub name: String,
     pub rows: usize,
     pub classes: usize,
+    /// In the layout of the problem, and numbers that the dtype holds.
     pub logits: Vec<f32>,
+    pub dtype: Dtype,
+    pub same_dtype_out: bool,
+    pub inner: usize,
+    /// 0 for as many columns as classes.
+    pub row_length: usize,
+    pub padding: Padding,
     pub index: Option<Vec<i64>>,
     pub ignore_index: i64,
+    /// In the layout of the problem, as `vector`.
     pub dense: Option<Vec<f32>>,
+    /// What the Jacobian is multiplied by.
+    pub vector: Option<Vec<f32>>,
+    pub from_softmax: bool,
+    /// Empty for none.
+    pub class_weights: Vec<f32>,
+    pub label_smoothing: f32,
+    pub z_loss: f32,
+    pub logit_scale: f32,
+    pub softcap: Option<f32>,
     pub reduction: Reduction,
+    pub empty_mean: EmptyMean,
     pub upstream: Vec<f32>,
     pub per_row: bool,
     /// The one upstream gradient is given with the batch.
@@ -111,46 +210,97 @@ pub struct Case {
     pub over_logits: bool,
 }
 
-impl Case {
-    /// Rows of these logits without labels: softmax, log-softmax, lse and predictions.
-    pub fn new(name: impl Into<String>, classes: usize, logits: Vec<f32>) -> Case {
-        let rows = logits.len() / classes.max(1);
+impl Default for Case {
+    /// No rows, no labels, no options, nothing wanted.
+    fn default() -> Self {
         Case {
-            name: name.into(),
-            rows,
-            classes,
-            logits,
+            name: String::new(),
+            rows: 0,
+            classes: 0,
+            logits: Vec::new(),
+            dtype: Dtype::F32,
+            same_dtype_out: false,
+            inner: 1,
+            row_length: 0,
+            padding: Padding::Masked,
             index: None,
             ignore_index: -100,
             dense: None,
+            vector: None,
+            from_softmax: false,
+            class_weights: Vec::new(),
+            label_smoothing: 0.0,
+            z_loss: 0.0,
+            logit_scale: 1.0,
+            softcap: None,
             reduction: Reduction::Mean,
+            empty_mean: EmptyMean::Nan,
             upstream: vec![1.0],
             per_row: false,
             shared: false,
-            denominator: Denominator::ValidRows,
+            denominator: Denominator::Weights,
             denominator_value: 0.0,
-            wanted: ALL
-                .into_iter()
-                .filter(|wanted| !wanted.needs_labels())
-                .collect(),
+            wanted: Vec::new(),
             over_logits: false,
         }
+    }
+}
+
+impl Case {
+    /// Rows of these logits without labels: softmax, log-softmax, lse, entropy and predictions.
+    pub fn new(name: impl Into<String>, classes: usize, logits: Vec<f32>) -> Case {
+        let case = Case {
+            name: name.into(),
+            rows: logits.len() / classes.max(1),
+            classes,
+            logits,
+            ..Case::default()
+        };
+        case.want_everything()
     }
 
     /// With index labels, and all outputs.
     pub fn index(mut self, labels: Vec<i64>) -> Case {
         self.index = Some(labels);
-        self.want(ALL)
+        self.want_everything()
     }
 
     /// With dense labels, and all outputs.
     pub fn dense(mut self, labels: Vec<f32>) -> Case {
         self.dense = Some(labels);
-        self.want(ALL)
+        self.want_everything()
+    }
+
+    /// With rows that the Jacobian is multiplied by; softmax in place of the logits, if it is.
+    pub fn vector(mut self, vector: Vec<f32>, from_softmax: bool) -> Case {
+        self.vector = Some(vector);
+        self.from_softmax = from_softmax;
+        self.reduction = Reduction::None;
+        self.want_everything()
     }
 
     pub fn want(mut self, wanted: impl IntoIterator<Item = Wanted>) -> Case {
         self.wanted = wanted.into_iter().collect();
+        self
+    }
+
+    /// Every output that the labels and options have.
+    pub fn everything(&self) -> Vec<Wanted> {
+        if self.vector.is_some() {
+            return vec![Wanted::Grad];
+        }
+        let labelled = self.index.is_some() || self.dense.is_some();
+        let has = |output: &Wanted| match output {
+            Wanted::Correct => self.index.is_some(),
+            Wanted::ZLosses | Wanted::ZLoss => self.z_loss != 0.0,
+            output => labelled || !output.needs_labels(),
+        };
+        Wanted::ALL.into_iter().filter(has).collect()
+    }
+
+    /// With all of them wanted; to be said again after a z-loss is set.
+    pub fn want_everything(mut self) -> Case {
+        self.wanted = self.everything();
         self
     }
 
@@ -159,16 +309,53 @@ impl Case {
         self
     }
 
+    /// In another dtype: the logits as far as it goes, rounded to it.
+    pub fn store(mut self, dtype: Dtype) -> Case {
+        let most = match dtype {
+            Dtype::F32 => f32::MAX,
+            Dtype::F16 => f16::MAX.to_f32(),
+            Dtype::Bf16 => bf16::MAX.to_f32(),
+        };
+        for logit in &mut self.logits {
+            if logit.is_finite() {
+                *logit = dtype.round(logit.clamp(-most, most));
+            }
+        }
+        self.dtype = dtype;
+        self.name += &format!(" {}", dtype.name());
+        self
+    }
+
     pub fn problem(&self) -> softxent::Result<Problem> {
-        let mut problem = Problem::of(self.rows, self.classes);
+        let mut problem = match self.vector {
+            Some(_) => Problem::softmax_backward(self.rows, self.classes),
+            None => Problem::of(self.rows, self.classes),
+        };
         if self.index.is_some() {
             problem = problem.index_labels(self.ignore_index);
         } else if self.dense.is_some() {
             problem = problem.dense_labels();
         }
+        if self.from_softmax {
+            problem = problem.from_softmax();
+        }
+        if !self.class_weights.is_empty() {
+            problem = problem.class_weights();
+        }
+        if let Some(cap) = self.softcap {
+            problem = problem.softcap(cap);
+        }
         problem
+            .dtype(self.dtype)
+            .same_dtype_out(self.same_dtype_out)
+            .inner(self.inner)
+            .row_length(self.columns(), self.padding)
+            .label_smoothing(self.label_smoothing)
+            .z_loss(self.z_loss)
+            .logit_scale(self.logit_scale)
             .reduction(self.reduction)
             .denominator(self.denominator)
+            .empty_mean(self.empty_mean)
             .upstream(self.upstream_kind())
             .want(self.wanted.iter().copied())
             .grad_over_logits(self.over_logits)
@@ -183,23 +370,28 @@ impl Case {
         }
     }
 
-    pub fn batch(&self) -> Batch<'_> {
-        Batch {
-            logits: &self.logits,
-            labels: match (&self.index, &self.dense) {
-                (Some(index), _) => Labels::Index(index),
-                (_, Some(dense)) => Labels::Dense(dense),
+    /// Calls with the batch, whose logits are stored as the case says.
+    pub fn with_batch<T>(&self, call: impl FnOnce(&Batch<'_>) -> T) -> T {
+        let stored = Stored::of(self.dtype, &self.logits);
+        call(&Batch {
+            logits: stored.logits(),
+            labels: match (&self.index, &self.dense, &self.vector) {
+                (Some(index), ..) => Labels::Index(index),
+                (_, Some(dense), _) => Labels::Dense(dense),
+                (.., Some(vector)) => Labels::Vector(vector),
                 _ => Labels::None,
             },
+            class_weights: &self.class_weights,
             upstream: match self.upstream_kind() {
                 Upstream::Number(_) => &[],
                 _ => &self.upstream,
             },
-        }
+        })
     }
 
     pub fn try_run(&self, engine: &Engine, strategy: Strategy) -> softxent::Result<Results> {
-        pollster::block_on(engine.run_with(&self.problem()?, &self.batch(), strategy))
+        let problem = self.problem()?;
+        self.with_batch(|batch| pollster::block_on(engine.run_with(&problem, batch, strategy)))
     }
 
     #[track_caller]
@@ -208,17 +400,110 @@ impl Case {
             .unwrap_or_else(|error| panic!("{}, {}: {error}", self.name, strategy.name()))
     }
 
+    /// All kernels; where a software driver refuses so long a row to one invocation or a few of them,
+    /// those that take it.
+    pub fn kernels(&self, engine: &Engine) -> Vec<Strategy> {
+        let problem = self.problem();
+        let problem = problem.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let takes = |strategy: &Strategy| {
+            let plan = Plan::with_strategy(&problem, engine.profile(), *strategy);
+            let refused = matches!(plan, Err(Error::RowTooWide { .. }));
+            !(refused && engine.profile().software && self.classes > 131_072)
+        };
+        let kernels: Vec<_> = Strategy::ALL.into_iter().filter(takes).collect();
+        assert!(kernels.contains(&Strategy::SplitRow), "{}", self.name);
+        kernels
+    }
+
     #[track_caller]
     pub fn oracle(&self) -> Results<f64> {
         let problem = self.problem();
         problem
-            .and_then(|problem| reference::run(&problem, &self.batch()))
+            .and_then(|problem| self.with_batch(|batch| reference::run(&problem, batch)))
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
+    // ---- layout --------------------------------------------------------------------------------
+
+    /// Length of the class axis in memory.
+    pub fn columns(&self) -> usize {
+        self.row_length.max(self.classes)
+    }
+
+    /// Whether the classes of a row are neighbours, and its last one is followed by the next row.
+    pub fn is_contiguous(&self) -> bool {
+        self.inner == 1 && self.columns() == self.classes
+    }
+
+    /// Where class `k` of row `i` is, written anew: what `Problem::element` has to say too.
+    pub fn element(&self, i: usize, k: usize) -> usize {
+        let before = i / self.inner * self.columns() * self.inner;
+        before + k * self.inner + i % self.inner
+    }
+
+    /// Row `i` of a contiguous case.
+    #[track_caller]
     pub fn row(&self, i: usize) -> std::ops::Range<usize> {
+        assert!(self.is_contiguous(), "{}: rows have no range", self.name);
         i * self.classes..(i + 1) * self.classes
     }
+
+    /// The classes of all rows, row after row, of an array in the layout of the case.
+    pub fn gather<T: Copy>(&self, values: &[T]) -> Vec<T> {
+        let row = |i| (0..self.classes).map(move |k| values[self.element(i, k)]);
+        (0..self.rows).flat_map(row).collect()
+    }
+
+    /// The other way round; `rest` is what columns past the last class hold.
+    fn scatter(&self, values: &[f32], rest: f32) -> Vec<f32> {
+        let mut all = vec![rest; self.rows * self.columns()];
+        for i in 0..self.rows {
+            for k in 0..self.classes {
+                all[self.element(i, k)] = values[i * self.classes + k];
+            }
+        }
+        all
+    }
+
+    /// The same rows one after the other.
+    pub fn contiguous(&self) -> Case {
+        Case {
+            logits: self.gather(&self.logits),
+            dense: self.dense.as_deref().map(|dense| self.gather(dense)),
+            vector: self.vector.as_deref().map(|vector| self.gather(vector)),
+            inner: 1,
+            row_length: 0,
+            ..self.clone()
+        }
+    }
+
+    /// The same rows interleaved and padded; NaN past the last class, where nothing is to be read.
+    pub fn laid_out(&self, inner: usize, row_length: usize, padding: Padding) -> Case {
+        let from = self.contiguous();
+        let mut to = Case {
+            inner,
+            row_length,
+            padding,
+            ..self.clone()
+        };
+        to.logits = to.scatter(&from.logits, f32::NAN);
+        to.dense = from.dense.map(|dense| to.scatter(&dense, f32::NAN));
+        to.vector = from.vector.map(|vector| to.scatter(&vector, f32::NAN));
+        to
+    }
+
+    /// The results of this case as those of [`contiguous`](Self::contiguous).
+    pub fn contiguous_results<T: Copy>(&self, results: &Results<T>) -> Results<T> {
+        let matrix = |values: &Option<Vec<T>>| Some(self.gather(values.as_ref()?));
+        Results {
+            softmax: matrix(&results.softmax),
+            log_softmax: matrix(&results.log_softmax),
+            grad: matrix(&results.grad),
+            ..results.map(|value| value)
+        }
+    }
+
+    // ---- what tolerances are made of -----------------------------------------------------------
 
     pub fn is_ignored(&self, i: usize) -> bool {
         self.index
@@ -226,31 +511,89 @@ impl Case {
             .is_some_and(|index| index[i] == self.ignore_index)
     }
 
-    /// `Σ|t|` of row `i`.
+    /// Rows that are not ignored.
+    pub fn valid_rows(&self) -> usize {
+        (0..self.rows).filter(|&i| !self.is_ignored(i)).count()
+    }
+
+    /// The oracle's account of row `i` of a contiguous case, without its label.
+    pub fn reference_row(&self, i: usize) -> reference::Row<'_> {
+        row_with(
+            &self.logits[self.row(i)],
+            Target::None,
+            RowOptions {
+                logit_scale: self.logit_scale,
+                softcap: self.softcap,
+                ..RowOptions::default()
+            },
+        )
+    }
+
+    /// `wₖ·((1 − ε)·|yₖ| + ε/K)`, which is `|wₖtₖ|` where no label weight is negative; 0 without a
+    /// label.
+    pub fn target_size(&self, i: usize, k: usize) -> f64 {
+        let y = match (&self.index, &self.dense) {
+            (Some(index), _) if index[i] == self.ignore_index => return 0.0,
+            (Some(index), _) => f64::from(u8::from(index[i] == k as i64)),
+            (_, Some(dense)) => f64::from(dense[self.element(i, k)]).abs(),
+            _ => return 0.0,
+        };
+        let weight = self.class_weights.get(k).map_or(1.0, |&w| f64::from(w));
+        let epsilon = f64::from(self.label_smoothing);
+        weight * ((1.0 - epsilon) * y + epsilon / self.classes as f64)
+    }
+
+    /// `Σ|wt|` of row `i`.
     pub fn weight(&self, i: usize) -> f64 {
-        self.dense.as_ref().map_or(1.0, |dense| {
-            dense[self.row(i)].iter().map(|&t| f64::from(t).abs()).sum()
+        match (&self.index, self.label_smoothing == 0.0) {
+            (Some(index), true) if !self.is_ignored(i) => usize::try_from(index[i])
+                .ok()
+                .filter(|&y| y < self.classes)
+                .map_or(0.0, |y| self.target_size(i, y)),
+            (Some(_), true) => 0.0,
+            _ => (0..self.classes).map(|k| self.target_size(i, k)).sum(),
+        }
+    }
+
+    /// The weights of the labels of the rows that are not ignored, summed exactly, rounded once.
+    fn weight_of_labels(&self) -> f32 {
+        let labels = self.index.iter().flatten();
+        let weights = labels
+            .filter_map(|&y| usize::try_from(y).ok().filter(|_| y != self.ignore_index))
+            .filter_map(|y| self.class_weights.get(y).copied());
+        exact_quotient(&weights.collect::<Vec<_>>(), 1)
+    }
+
+    /// What the loss term of the mean is divided by, and what the z term is.
+    pub fn divisors(&self) -> [Divisor; 2] {
+        let rows = Divisor::Count(self.valid_rows() as u32);
+        match (self.reduction, self.denominator) {
+            (Reduction::None | Reduction::Sum, _) => [Divisor::Count(1); 2],
+            (_, Denominator::Number(number)) => [Divisor::Number(number); 2],
+            (_, Denominator::Buffer) => [Divisor::Number(self.denominator_value); 2],
+            (_, Denominator::ValidRows) => [rows; 2],
+            (_, Denominator::Weights) if self.index.is_some() && !self.class_weights.is_empty() => {
+                [Divisor::Number(self.weight_of_labels()), rows]
+            }
+            (_, Denominator::Weights) => [rows; 2],
+        }
+    }
+
+    /// `|g / denominator|` of row `i`, of the loss term and of the z term; 0 where nothing counts.
+    pub fn scales(&self, i: usize, divisors: [Divisor; 2]) -> [f64; 2] {
+        let g = f64::from(self.upstream[if self.per_row { i } else { 0 }]);
+        divisors.map(|divisor| match divisor.value() {
+            0.0 => 0.0,
+            divisor => (g / divisor).abs(),
         })
     }
 
-    /// `|g / denominator|` of row `i`.
-    pub fn scale(&self, i: usize, valid_rows: u64) -> f64 {
-        let g = if self.per_row {
-            self.upstream[i]
-        } else {
-            self.upstream[0]
-        };
-        let denominator = match (self.reduction, self.denominator) {
-            (Reduction::Mean, Denominator::Number(number)) => f64::from(number),
-            (Reduction::Mean, Denominator::Buffer) => f64::from(self.denominator_value),
-            (Reduction::Mean, Denominator::ValidRows) => valid_rows.max(1) as f64,
-            _ => 1.0,
-        };
-        (f64::from(g) / denominator).abs()
-    }
-
-    /// The same batch with its rows in another order: row `i` is row `from[i]` of this one.
+    /// The same batch with its rows in another order, one after the other: row `i` is row `from[i]` of
+    /// this one.
     pub fn select(&self, from: &[usize]) -> Case {
+        if !self.is_contiguous() {
+            return self.contiguous().select(from);
+        }
         let matrix = |values: &[f32]| -> Vec<f32> {
             from.iter()
                 .flat_map(|&i| values[self.row(i)].iter().copied())
@@ -264,6 +607,7 @@ impl Case {
                 .as_ref()
                 .map(|y| from.iter().map(|&i| y[i]).collect()),
             dense: self.dense.as_deref().map(matrix),
+            vector: self.vector.as_deref().map(matrix),
             upstream: match self.per_row {
                 true => from.iter().map(|&i| self.upstream[i]).collect(),
                 false => self.upstream.clone(),
@@ -309,10 +653,16 @@ pub fn select(results: &Results<u32>, classes: usize, from: &[usize]) -> Results
         grad: matrix(&results.grad),
         losses: vector(&results.losses),
         lse: vector(&results.lse),
+        entropy: vector(&results.entropy),
+        z_losses: vector(&results.z_losses),
         predictions: results
             .predictions
             .as_ref()
             .map(|p| from.iter().map(|&i| p[i]).collect()),
+        correct_rows: results
+            .correct_rows
+            .as_ref()
+            .map(|c| from.iter().map(|&i| c[i]).collect()),
         ..Results::default()
     }
 }
@@ -321,6 +671,7 @@ pub fn select(results: &Results<u32>, classes: usize, from: &[usize]) -> Results
 pub fn per_row(results: Results<u32>) -> Results<u32> {
     Results {
         loss: None,
+        z_loss: None,
         correct: None,
         valid_rows: 0,
         nan_rows: 0,
@@ -332,9 +683,26 @@ pub fn per_row(results: Results<u32>) -> Results<u32> {
 /// Says where two results differ, if they do.
 pub fn same_bits(what: &str, a: &Results<u32>, b: &Results<u32>) -> Result<(), String> {
     let vectors = |r: &Results<u32>| {
-        [&r.softmax, &r.log_softmax, &r.grad, &r.losses, &r.lse].map(Clone::clone)
+        [
+            &r.softmax,
+            &r.log_softmax,
+            &r.grad,
+            &r.losses,
+            &r.lse,
+            &r.entropy,
+            &r.z_losses,
+        ]
+        .map(Clone::clone)
     };
-    let names = ["softmax", "log_softmax", "grad", "losses", "lse"];
+    let names = [
+        "softmax",
+        "log_softmax",
+        "grad",
+        "losses",
+        "lse",
+        "entropy",
+        "z_losses",
+    ];
     for ((name, a), b) in names.into_iter().zip(vectors(a)).zip(vectors(b)) {
         let (Some(a), Some(b)) = (&a, &b) else {
             if a == b {
@@ -357,6 +725,7 @@ pub fn same_bits(what: &str, a: &Results<u32>, b: &Results<u32>) -> Result<(), S
     let small = |r: &Results<u32>| {
         (
             r.loss.map(f32::from_bits),
+            r.z_loss.map(f32::from_bits),
             r.correct,
             r.valid_rows,
             r.nan_rows,
@@ -364,7 +733,7 @@ pub fn same_bits(what: &str, a: &Results<u32>, b: &Results<u32>) -> Result<(), S
         )
     };
     Err(format!(
-        "{what}: predictions, or {:?} and {:?}",
+        "{what}: predictions, correct rows, or {:?} and {:?}",
         small(a),
         small(b)
     ))
@@ -424,12 +793,25 @@ fn add(big: &mut Big, value: f32) {
 
 /// `Σ losses / denominator`, rounded once to the nearest f32, ties to even.
 pub fn exact_quotient(losses: &[f32], denominator: u32) -> f32 {
+    quotient(losses, denominator, 0)
+}
+
+/// The same for a denominator that is a normal f32.
+pub fn exact_quotient_by(losses: &[f32], denominator: f32) -> f32 {
+    assert!(denominator.is_normal() && denominator > 0.0);
+    let bits = denominator.to_bits();
+    let (mantissa, power) = (bits & 0x7f_ffff | 0x80_0000, (bits >> 23) as i32 - 150);
+    quotient(losses, mantissa, power)
+}
+
+/// `Σ losses / (mantissa·2^power)`, rounded once.
+fn quotient(losses: &[f32], mantissa: u32, power: i32) -> f32 {
     let any = |is: fn(&f32) -> bool| losses.iter().any(is);
     let (up, down) = (
         any(|&l| l == f32::INFINITY),
         any(|&l| l == f32::NEG_INFINITY),
     );
-    if any(|l| l.is_nan()) || up && down || denominator == 0 {
+    if any(|l| l.is_nan()) || up && down || mantissa == 0 {
         return f32::NAN;
     }
     if up || down {
@@ -449,8 +831,10 @@ pub fn exact_quotient(losses: &[f32], denominator: u32) -> f32 {
         let (less, second) = less.overflowing_sub(u64::from(borrow));
         (*a, borrow) = (less, first || second);
     }
-    // Times 2³², so that the quotient has bits below 2⁻¹⁴⁹; then divided limb by limb of 32 bits.
-    let mut halves: Vec<u32> = vec![0];
+    // Words of zeros below, so that at least 32 bits of the quotient are below 2⁻¹⁴⁹; then it is
+    // divided limb by limb of 32 bits.
+    let below = 1 + (-power).max(0) as usize / 32 + 1;
+    let mut halves: Vec<u32> = vec![0; below];
     halves.extend(
         plus.iter()
             .flat_map(|&limb| [limb as u32, (limb >> 32) as u32]),
@@ -458,8 +842,8 @@ pub fn exact_quotient(losses: &[f32], denominator: u32) -> f32 {
     let mut rest = 0u64;
     for half in halves.iter_mut().rev() {
         let dividend = rest << 32 | u64::from(*half);
-        *half = (dividend / u64::from(denominator)) as u32;
-        rest = dividend % u64::from(denominator);
+        *half = (dividend / u64::from(mantissa)) as u32;
+        rest = dividend % u64::from(mantissa);
     }
     // 24 bits are kept, or those above 2⁻¹⁴⁹; the rest decides how to round.
     let bit = |i: usize| {
@@ -471,7 +855,8 @@ pub fn exact_quotient(losses: &[f32], denominator: u32) -> f32 {
         .rev()
         .find(|&i| bit(i))
         .map_or(0, |i| i + 1);
-    let dropped = length.saturating_sub(24).max(32);
+    let least = 32 * below as i32 + power;
+    let dropped = length.saturating_sub(24).max(least as usize);
     let mut kept = (dropped..length.max(dropped))
         .rev()
         .fold(0u32, |kept, i| kept << 1 | u32::from(bit(i)));
@@ -480,23 +865,8 @@ pub fn exact_quotient(losses: &[f32], denominator: u32) -> f32 {
         kept += 1;
     }
     // f64 holds this product exactly, and f32 too unless it overflows.
-    let value = (f64::from(kept) * 2f64.powi(dropped as i32 - 32 - 149)) as f32;
+    let value = (f64::from(kept) * 2f64.powi(dropped as i32 - least - 149)) as f32;
     if negative { -value } else { value }
-}
-
-/// The same for a denominator that is an f32: its 24-bit mantissa divides, its power of two moves the
-/// result, which has to be a normal number before and after.
-pub fn exact_quotient_by(losses: &[f32], denominator: f32) -> f32 {
-    let bits = denominator.to_bits();
-    let (mantissa, power) = (bits & 0x7f_ffff | 0x80_0000, (bits >> 23) as i32 - 150);
-    let quotient = exact_quotient(losses, mantissa);
-    let moved = (f64::from(quotient) * 2f64.powi(-power)) as f32;
-    let fits = |value: f32| value == 0.0 || !value.is_finite() || value.is_normal();
-    assert!(
-        fits(quotient) && fits(moved),
-        "{quotient:e} / 2^{power}: {moved:e}"
-    );
-    moved
 }
 
 #[test]
@@ -506,7 +876,15 @@ fn exact_quotients_are_exact() {
         exact_quotient_by(&[7.0, 0.5], 3e-20),
         (7.5 / f64::from(3e-20f32)) as f32
     );
+    assert_eq!(exact_quotient_by(&[1.0], f32::MIN_POSITIVE), 2f32.powi(126));
+    assert_eq!(
+        exact_quotient_by(&[1.0, 0.5], 2f32.powi(127)),
+        1.5 * 2f32.powi(-127)
+    );
     let tiny = f32::from_bits(1);
+    assert_eq!(exact_quotient_by(&[tiny; 3], 1.5), 2.0 * tiny);
+    assert_eq!(exact_quotient_by(&[3.0 * tiny], 1e30), 0.0);
+    assert_eq!(exact_quotient_by(&[f32::MAX; 3], 3.0), f32::MAX);
     for (losses, denominator, expected) in [
         (vec![], 1, 0.0),
         (vec![1.0, 2.0, 4.0], 7, 1.0),

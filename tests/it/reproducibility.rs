@@ -2,11 +2,16 @@
 //! limits, chunks, which outputs are asked for, the order of rows, another run. And what must hold of
 //! any softmax, on the device.
 
-use softxent::{Reduction, Results, Strategy, Wanted};
+use std::collections::{BTreeSet, HashSet};
+use std::time::Instant;
 
-use crate::cases::{Kind, Shape, generate};
+use softxent::{Denominator, Dtype, Engine, Padding, Reduction, Results, Strategy, Wanted};
+
+use crate::cases::{Kind, Shape, generate, some_weights, with_options};
 use crate::checks::ONE_PASS;
-use crate::common::{ALL, Case, Rng, bits, gpu, limited, long, per_row, same_bits, select};
+use crate::common::{
+    ALL, Case, Rng, bits, gpu, limited, long, per_row, report, same_bits, select, small, web,
+};
 use crate::guest::{Home, resident};
 use crate::judge::ulp;
 
@@ -62,6 +67,89 @@ fn seventy_thousand_rows_do_not_matter() {
         ));
         assert_same("some of 70000 rows", &select(&found, 2, &from), &some);
     }
+}
+
+/// Rows of each batch whose bits are not those of the same rows alone.
+fn differing_rows(
+    alone: &[Results<u32>],
+    pool: usize,
+    k: usize,
+    found: &Results<u32>,
+    n: usize,
+) -> usize {
+    let one = |i: usize| per_row(select(found, k, &[i]));
+    (0..n).filter(|&i| one(i) != alone[i % pool]).count()
+}
+
+/// Every width in batches of every size: row after row the bits of the row alone, with all kernels, on
+/// the device as it is and under lower limits; gradients under none, sum and a given denominator.
+#[test]
+fn no_row_differs_in_any_batch() {
+    const POOL: usize = 5;
+    const CLASSES: [usize; 7] = [1, 31, 127, 1000, 4096, 50_257, 262_144];
+    let engine = gpu!();
+    let limits: [fn(&mut softxent::plan::DeviceProfile); 3] = [|_| (), web, small];
+    let engines = limits.map(|limits| limited(engine, limits));
+    // Where a workgroup takes a row and a few processors take all workgroups, the smallest ones.
+    let least = limited(engine, |profile| profile.max_invocations = 32);
+    let few = [1, 2, 3, 5, 8, 31, 33, 64, 65, 128, 1025, 65_536];
+    let every = (1..=65)
+        .chain(127..=129)
+        .chain(1023..=1025)
+        .chain(65_535..=65_537);
+    let sizes: Vec<usize> = if long() {
+        every.collect()
+    } else {
+        few.to_vec()
+    };
+    // Logits of one batch.
+    let most = if long() { 1 << 24 } else { 1 << 17 };
+    let (started, mut rows, mut differing) = (Instant::now(), 0, 0);
+    for (c, &k) in CLASSES.iter().enumerate() {
+        let pool = generate(Shape::Wide, Kind::Index, POOL, k).want(ONE_PASS);
+        // By reduction: none with a factor a row, sum, a given denominator.
+        let as_of = |turn: usize, mut case: Case| -> Case {
+            match turn % 3 {
+                0 => {
+                    case.reduction = Reduction::None;
+                    case.per_row = true;
+                    let factors = (0..case.rows).map(|i| 0.75 * (1 + i % POOL) as f32);
+                    case.upstream = factors.collect();
+                }
+                1 => case.reduction = Reduction::Sum,
+                _ => case.denominator = Denominator::Number(37.5),
+            }
+            case
+        };
+        let alone: Vec<Vec<Results<u32>>> = (0..3)
+            .map(|turn| {
+                let pool = as_of(turn, pool.clone());
+                let run = |i| per_row(bits(&pool.select(&[i]).run(engine, Strategy::SplitRow)));
+                (0..POOL).map(run).collect()
+            })
+            .collect();
+        // The longest rows at least alone and in twos.
+        let fits = |n: &&usize| **n <= 2 || **n * k <= most;
+        for (s, &n) in sizes.iter().filter(fits).enumerate() {
+            let turn = c + s;
+            let from: Vec<usize> = (0..n).map(|i| i % POOL).collect();
+            let case = as_of(turn, pool.select(&from));
+            for (place, kernel) in case.kernels(engine).into_iter().enumerate() {
+                let engine = match n > 2000 {
+                    true => &least,
+                    false => &engines[(turn + place) % engines.len()],
+                };
+                let found = bits(&case.run(engine, kernel));
+                rows += n;
+                differing += differing_rows(&alone[turn % 3], POOL, k, &found, n);
+            }
+        }
+    }
+    report(&format!(
+        "batches: {differing} of {rows} rows differ, {:.1?}",
+        started.elapsed()
+    ));
+    assert_eq!(differing, 0, "of {rows} rows");
 }
 
 /// Arrays that begin at any element of a buffer; nothing around them is written, or read into a result.
@@ -164,6 +252,157 @@ fn ten_runs_are_one() {
     }
 }
 
+/// All bits of the results in one number, by FNV-1a.
+fn digest(results: &Results<u32>) -> u64 {
+    let matrices = [&results.softmax, &results.log_softmax, &results.grad];
+    let vectors = [
+        &results.losses,
+        &results.lse,
+        &results.entropy,
+        &results.z_losses,
+    ];
+    let words = matrices
+        .into_iter()
+        .chain(vectors)
+        .flatten()
+        .flatten()
+        .copied();
+    let signs = results.predictions.iter().flatten().map(|&p| p as u32);
+    let right = results.correct_rows.iter().flatten().map(|&c| u32::from(c));
+    let reduced = results.loss.iter().chain(&results.z_loss).copied();
+    let counts = [
+        results.correct.unwrap_or_default(),
+        results.valid_rows,
+        results.nan_rows,
+        results.first_nan_row.unwrap_or(u64::MAX),
+    ];
+    let counts = counts.map(|count| count as u32);
+    let all = words.chain(signs).chain(right).chain(reduced).chain(counts);
+    all.fold(0xcbf2_9ce4_8422_2325, |hash, word| {
+        (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// 20 jobs, plain ones and such with options, run again and again: 20 hashes.
+#[test]
+fn every_run_is_the_same() {
+    let engine = gpu!();
+    let runs = if long() { 1000 } else { 20 };
+    let jobs: Vec<(Case, Strategy)> = (0..20)
+        .map(|turn| {
+            let k = [3, 10, 129, 1000, 1500][turn % 5];
+            let kind = [Kind::Index, Kind::Dense, Kind::Index, Kind::Signed][turn % 4];
+            let case = generate(Shape::ALL[turn % Shape::ALL.len()], kind, 24, k);
+            let case = match turn < 10 {
+                true => case.want(ONE_PASS),
+                false => with_options(case, turn),
+            };
+            (case, Strategy::ALL[(turn / 5 + turn) % Strategy::ALL.len()])
+        })
+        .collect();
+    let (mut hashes, mut of_jobs) = (HashSet::new(), BTreeSet::new());
+    for _ in 0..runs {
+        for (job, (case, kernel)) in jobs.iter().enumerate() {
+            let hash = digest(&bits(&case.run(engine, *kernel)));
+            hashes.insert(hash);
+            of_jobs.insert((job, hash));
+        }
+    }
+    assert_eq!(
+        (hashes.len(), of_jobs.len()),
+        (20, 20),
+        "{runs} runs: {of_jobs:?}"
+    );
+}
+
+/// Jobs with every option at once, whose denominator is a sum of weights.
+fn with_every_option(kind: Kind, rows: usize, k: usize) -> Case {
+    let mut case = generate(Shape::Wide, kind, rows, k).store(Dtype::F16);
+    case.class_weights = some_weights(k);
+    case.class_weights[0] = 1e7;
+    (case.label_smoothing, case.z_loss) = (0.1, 1e-3);
+    (case.logit_scale, case.softcap) = (0.5, Some(30.0));
+    case.same_dtype_out = true;
+    case.want_everything()
+}
+
+/// With every option, the reduced losses keep their bits in any order of the rows, and so does each row.
+#[test]
+fn the_order_of_rows_does_not_matter_to_options() {
+    let engine = gpu!();
+    let mut rng = Rng(12);
+    for (kind, k) in [(Kind::Index, 17), (Kind::Dense, 17), (Kind::Index, 1100)] {
+        for (lambda, reduction) in [
+            (0.0, Reduction::Mean),
+            (1e-3, Reduction::Mean),
+            (1e-3, Reduction::Sum),
+        ] {
+            let mut case = with_every_option(kind, 97, k).reduce(reduction);
+            case.z_loss = lambda;
+            let case = case.want_everything();
+            let mut order: Vec<usize> = (0..case.rows).collect();
+            for i in (1..order.len()).rev() {
+                order.swap(i, rng.below(i + 1));
+            }
+            for kernel in Strategy::ALL {
+                let before = bits(&case.run(engine, kernel));
+                let after = bits(&case.select(&order).run(engine, kernel));
+                let of_batch = |r: &Results<u32>| (r.loss, r.z_loss, r.correct, r.valid_rows);
+                assert_eq!(of_batch(&before), of_batch(&after), "{}", case.name);
+                assert_same(&case.name, &select(&before, k, &order), &per_row(after));
+            }
+        }
+    }
+}
+
+/// An engine whose bindings hold this many rows.
+fn in_chunks(engine: &Engine, row_bytes: u64, rows: u64) -> Engine {
+    let alignment = u64::from(engine.profile().offset_alignment);
+    limited(engine, |profile| {
+        // The exact sums need a binding of 4 KiB.
+        profile.max_binding = (rows * row_bytes).max(4096) + alignment;
+    })
+}
+
+/// The batch cut anywhere by the host, with every option: every bit, the sum of the weights included.
+#[test]
+fn chunks_do_not_matter_to_options() {
+    let engine = gpu!();
+    for (kind, dtype) in [
+        (Kind::Index, Dtype::F32),
+        (Kind::Index, Dtype::F16),
+        (Kind::Dense, Dtype::F32),
+        (Kind::Vector, Dtype::F32),
+    ] {
+        let k = 1500;
+        let plain = match kind {
+            Kind::Vector => generate(Shape::Wide, kind, 22, k),
+            _ => with_every_option(kind, 22, k),
+        };
+        for (inner, row_length) in [(1, 0), (2, k + 1)] {
+            let mut case = plain.clone();
+            (case.dtype, case.same_dtype_out) = (dtype, dtype != Dtype::F32);
+            if inner > 1 {
+                case = case.laid_out(inner, row_length, Padding::Masked);
+            }
+            // Interleaved rows stay together.
+            let row_bytes = (4 * case.columns() * inner) as u64;
+            for kernel in Strategy::ALL {
+                let whole = bits(&case.run(engine, kernel));
+                for rows in [2, 3, 7] {
+                    let chunked = bits(&case.run(&in_chunks(engine, row_bytes, rows), kernel));
+                    let name = format!(
+                        "{}, {}, {rows} rows, inner {inner}",
+                        case.name,
+                        kernel.name()
+                    );
+                    assert_same(&name, &whole, &chunked);
+                }
+            }
+        }
+    }
+}
+
 /// Rows in another order: their outputs move with them, and the reduced loss keeps its bits.
 #[test]
 fn the_order_of_rows_does_not_matter() {
@@ -198,11 +437,15 @@ fn the_order_of_rows_does_not_matter() {
 fn asking_for_less_changes_nothing() {
     let engine = gpu!();
     for kernel in Strategy::ALL {
-        let case = generate(Shape::Edges, Kind::Index, 20, 1500);
+        let mut case = generate(Shape::Edges, Kind::Index, 20, 1500);
+        case.z_loss = 0.25;
+        let case = case.want_everything();
+        assert_eq!(case.wanted, Wanted::ALL);
         let all = bits(&case.run(engine, kernel));
-        for output in ALL {
+        for output in Wanted::ALL {
             let one = bits(&case.clone().want([output]).run(engine, kernel));
             let has = |wanted| output == wanted;
+            let counted = has(Wanted::Predictions) || has(Wanted::Correct);
             let expected = Results {
                 softmax: all.softmax.clone().filter(|_| has(Wanted::Softmax)),
                 log_softmax: all.log_softmax.clone().filter(|_| has(Wanted::LogSoftmax)),
@@ -211,7 +454,11 @@ fn asking_for_less_changes_nothing() {
                 lse: all.lse.clone().filter(|_| has(Wanted::Lse)),
                 loss: all.loss.filter(|_| has(Wanted::Loss)),
                 predictions: all.predictions.clone().filter(|_| has(Wanted::Predictions)),
-                correct: all.correct.filter(|_| has(Wanted::Predictions)),
+                entropy: all.entropy.clone().filter(|_| has(Wanted::Entropy)),
+                correct_rows: all.correct_rows.clone().filter(|_| has(Wanted::Correct)),
+                z_losses: all.z_losses.clone().filter(|_| has(Wanted::ZLosses)),
+                z_loss: all.z_loss.filter(|_| has(Wanted::ZLoss)),
+                correct: all.correct.filter(|_| counted),
                 ..all.clone()
             };
             assert_same(
@@ -313,14 +560,26 @@ fn a_permutation_permutes() {
 #[test]
 fn softmax_sums_to_1_and_gradient_to_0() {
     let engine = gpu!();
-    for (shape, k) in [
+    let (mut most_p, mut most_grad) = (0.0f64, 0.0f64);
+    for (turn, (shape, k)) in [
+        (Shape::Normal, 1),
         (Shape::Normal, 10),
+        (Shape::Wide, 31),
         (Shape::Wide, 1000),
         (Shape::Confident, 33),
+        (Shape::Offset, 4096),
         (Shape::Normal, 50_257),
-    ] {
-        let case = generate(shape, Kind::Index, 5, k).reduce(Reduction::Sum);
-        for kernel in Strategy::ALL {
+        (Shape::Normal, 262_144),
+        (Shape::Wide, 262_144),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let reduction = [Reduction::Sum, Reduction::None][turn % 2];
+        let rows = if k > 100_000 { 1 } else { 5 };
+        let case = generate(shape, Kind::Index, rows, k).reduce(reduction);
+        let case = case.want([Wanted::Softmax, Wanted::Grad]);
+        for kernel in case.kernels(engine) {
             let found = case.run(engine, kernel);
             for i in 0..case.rows {
                 let sum = |values: &Option<Vec<f32>>| -> f64 {
@@ -332,7 +591,45 @@ fn softmax_sums_to_1_and_gradient_to_0() {
                 let (p, grad) = (sum(&found.softmax), sum(&found.grad));
                 approx::assert_abs_diff_eq!(p, 1.0, epsilon = 3e-7);
                 approx::assert_abs_diff_eq!(grad, 0.0, epsilon = 4e-7);
+                most_p = most_p.max((p - 1.0).abs());
+                most_grad = most_grad.max(grad.abs());
             }
+        }
+    }
+    report(&format!(
+        "|1 − Σp| at most {most_p:.1e}, |Σ gradient| at most {most_grad:.1e}"
+    ));
+}
+
+/// Rows of N(0, 10), as long as they come: every softmax that is not below 2⁻¹²⁶ within 6 ULP of itself.
+#[test]
+fn softmax_of_wide_rows_is_within_6_ulp() {
+    let engine = gpu!();
+    for k in [10, 1000, 4096, 50_257, 262_144] {
+        let rows = if k > 100_000 { 1 } else { 4 };
+        let logits = generate(Shape::Wide, Kind::Index, rows, k).logits;
+        let case = Case::new(format!("{rows}×{k}"), k, logits).want([Wanted::Softmax]);
+        let exact = case.oracle().softmax.unwrap();
+        for kernel in case.kernels(engine) {
+            let found = case.run(engine, kernel).softmax.unwrap();
+            let (mut most, mut judged) = (0.0f64, 0);
+            for (&p, &exact) in found.iter().zip(&exact) {
+                if exact >= f64::from(f32::MIN_POSITIVE) {
+                    most = most.max((f64::from(p) - exact).abs() / ulp(exact));
+                    judged += 1;
+                }
+            }
+            assert!(judged > k / 2, "{judged} results of {k}");
+            assert!(
+                most <= 6.0,
+                "{}, {}: {most:.2} ULP",
+                case.name,
+                kernel.name()
+            );
+            report(&format!(
+                "softmax of {k}, {}: at most {most:.2} ULP",
+                kernel.name()
+            ));
         }
     }
 }

@@ -40,7 +40,7 @@ mod regression;
 
 use std::fmt;
 
-use softxent::{Batch, Labels, Problem, Wanted, reference};
+use softxent::{Batch, Problem, Wanted, reference};
 
 use crate::common::{gpu, report};
 use digits::{CLASSES, Digits, FEATURES};
@@ -95,11 +95,8 @@ impl Oracle<'_> {
             .want([Wanted::Loss, Wanted::Grad, Wanted::Softmax])
             .build();
         let rounded: Vec<f32> = logits.iter().map(|&z| z as f32).collect();
-        let batch = Batch {
-            logits: &rounded,
-            labels: Labels::Index(&&self.digits.labels[rows]),
-            upstream: &[],
-        };
+        let labels = self.digits.labels[rows].to_vec();
+        let batch = Batch::of(&rounded).index(&labels);
         let results = problem.and_then(|problem| reference::run(&problem, &batch));
         let results = results.unwrap_or_else(|error| panic!("{error}"));
         let (loss, grad, p) = (
