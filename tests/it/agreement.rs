@@ -144,6 +144,22 @@ fn option_job(turn: usize) -> Case {
     case
 }
 
+/// Each turn is a problem, and its batch fits it; no GPU.
+#[test]
+fn every_turn_of_options_is_a_problem() {
+    for turn in 0..TURNS + TURNS / 4 {
+        let mut case = option_job(turn);
+        for same in [false, true] {
+            case.same_dtype_out = same;
+            let checked = case
+                .problem()
+                .and_then(|problem| case.with_batch(|batch| problem.check(batch)));
+            let valid = checked.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            assert_eq!(valid, case.valid_rows(), "{}", case.name);
+        }
+    }
+}
+
 /// Every option with every other, on all kernels: one judged, the others the same bits, in turn on the
 /// device as it is, under WebGPU's limits and below; outputs of 16 bits are those of 32, rounded.
 #[test]

@@ -870,6 +870,29 @@ fn quotient(losses: &[f32], mantissa: u32, power: i32) -> f32 {
 }
 
 #[test]
+fn numbers_are_stored_in_their_dtype() {
+    let values = [1.0, -2.5];
+    let bytes = |dtype| stored_bytes(dtype, &values);
+    assert_eq!(bytes(Dtype::F32), [0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc0]);
+    assert_eq!(bytes(Dtype::F16), [0, 0x3c, 0, 0xc1]);
+    assert_eq!(bytes(Dtype::Bf16), [0x80, 0x3f, 0x20, 0xc0]);
+}
+
+/// A layout and back: the same rows, and nothing of the padding.
+#[test]
+fn a_layout_is_undone() {
+    let case = Case::new("", 2, (0..12).map(|x| x as f32).collect());
+    for (inner, row_length) in [(1, 0), (1, 5), (2, 0), (3, 4), (6, 3)] {
+        let laid_out = case.laid_out(inner, row_length, Padding::Masked);
+        assert_eq!(laid_out.logits.len(), 6 * laid_out.columns());
+        assert_eq!(laid_out.contiguous().logits, case.logits);
+        assert_eq!(laid_out.select(&[4, 1]).logits, [8.0, 9.0, 2.0, 3.0]);
+        let widest = laid_out.laid_out(1, 9, Padding::Kept);
+        assert_eq!(widest.contiguous().logits, case.logits);
+    }
+}
+
+#[test]
 fn exact_quotients_are_exact() {
     assert_eq!(exact_quotient_by(&[1.0, 2.0], 2.5), 3.0 / 2.5);
     assert_eq!(

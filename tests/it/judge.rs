@@ -519,7 +519,8 @@ fn the_oracle_passes_and_what_is_off_does_not() {
 
         // A thousandth is some 8000 ULP: where that hides in the unit of one value, whose terms cancel, it
         // does not in those of all.
-        let outputs: [fn(&mut Results) -> Option<&mut Vec<f32>>; 7] = [
+        type Output = fn(&mut Results) -> Option<&mut Vec<f32>>;
+        let outputs: [Output; 7] = [
             |r| r.softmax.as_mut(),
             |r| r.log_softmax.as_mut(),
             |r| r.grad.as_mut(),
