@@ -2,7 +2,7 @@
 """Makes the reference set: what softxent has to answer, with every option, in multi-precision arithmetic.
 
     pip install numpy==2.4.6 ml_dtypes==0.6.0 mpmath==1.3.0 torch==2.15.0      (Python 3.11)
-    python tests/golden/make_reference.py                                       (about two minutes)
+    python tests/golden/make_reference.py                                      (about half a minute)
 
 The inputs are in reference_cases.py. Three answers to each case are compared before anything is written:
 

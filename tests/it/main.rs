@@ -22,6 +22,7 @@ mod planted;
 mod portable;
 mod problem;
 mod reference;
+mod reference_set;
 mod reproducibility;
 mod resident;
 mod training;

@@ -497,6 +497,33 @@ fn oracle_agrees_with_the_reference_set() {
     );
 }
 
+/// The oracle's values as f32 are off by half an ULP; the same off by 2⁻¹⁹ of themselves, 16 ULPs or
+/// more, are refused in all cases that have a value to be wrong in.
+#[test]
+fn the_judge_of_f32_tells_right_from_wrong() {
+    let (mut right, mut wrong) = (Tally::default(), Tally::default());
+    for entry in &entries() {
+        let results = reference::run(&entry.problem, &entry.batch()).unwrap();
+        judge_f32(entry, &results.to_f32(), &mut right);
+        let off = results.map(|value| value * (1.0 + 2f64.powi(-19)));
+        judge_f32(entry, &off.to_f32(), &mut wrong);
+    }
+    for (output, (off, name)) in &right.worst {
+        assert!(*off <= 0.5 + 1e-6, "{output}: {off} in {name}");
+    }
+    finish(
+        right
+            .finish("oracle, rounded to f32", "ULP")
+            .into_iter()
+            .collect(),
+    );
+    let missed = wrong.passed;
+    assert!(
+        missed <= 30,
+        "{missed} cases pass though every value is off"
+    );
+}
+
 #[test]
 fn kernels_agree_with_the_reference_set() {
     let engine = gpu!();
