@@ -367,25 +367,38 @@ impl Plan {
                 limit: 4 * columns as u64,
             });
         }
-        let options = options(problem);
+        let all = options(problem);
+        // Only what a shader knows makes pipelines differ.
         let other = |variant, workgroup_size| {
-            Pass {
+            let plain = Options::PLAIN;
+            let options = match variant {
+                Variant::CountLabels => Options {
+                    class_weights: problem.sums_weights(),
+                    ..plain
+                },
+                Variant::FinishRows => Options {
+                    labels: all.labels,
+                    curve: all.curve,
+                    z_loss: all.z_loss,
+                    ..plain
+                },
+                Variant::MoreRows => Options {
+                    curve: all.curve,
+                    ..plain
+                },
+                _ => plain,
+            };
+            let pass = Pass {
                 variant,
                 workgroup_size,
                 team: 1,
                 options,
-            }
-            .fit(device)
+            };
+            pass.fit(device)
         };
         let mut count = Vec::new();
         if counts(problem) {
-            count.push(Pass {
-                options: Options {
-                    class_weights: problem.sums_weights(),
-                    ..Options::PLAIN
-                },
-                ..other(Variant::CountLabels, WORKGROUP)?
-            });
+            count.push(other(Variant::CountLabels, WORKGROUP)?);
             if problem.sums_weights() {
                 count.push(other(Variant::RoundDenominator, LANES)?);
             }

@@ -1,13 +1,14 @@
 //! Arrays of a caller on the device, for the tests of the resident calls: each at an odd place, in a
 //! buffer of its own or all in one, with poison on both sides.
 
+use softxent::half::{bf16, f16};
 use softxent::wgpu::{self, BufferUsages as Usage};
 use softxent::{
-    Bound, BufferRange, Buffers, Denominator, Engine, Prepared, Reduction, Results, STATUS_SIZE,
-    Status, Strategy, Upstream, Wanted,
+    Bound, BufferRange, Buffers, Denominator, Dtype, Engine, Prepared, Reduction, Results,
+    STATUS_SIZE, Status, Strategy, Upstream, Wanted,
 };
 
-use crate::common::Case;
+use crate::common::{Case, stored_bytes};
 
 /// What lies around and, before the call, in every output: no result is ever made of it.
 const POISON: [u32; 2] = [0xdead_beef, 0x7fc0_beef];
@@ -20,6 +21,26 @@ fn poison(words: usize) -> Vec<u32> {
 
 pub fn floats(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Values as they lie in whole words of a buffer.
+pub fn stored_words(dtype: Dtype, values: &[f32]) -> Vec<u32> {
+    let mut bytes = stored_bytes(dtype, values);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytemuck::pod_collect_to_vec(&bytes)
+}
+
+/// The bits as f32 of the first values in such words, and the half that is left over.
+pub fn loaded(dtype: Dtype, words: &[u32], count: usize) -> (Vec<u32>, Option<u16>) {
+    let halves: &[u16] = bytemuck::cast_slice(words);
+    let widen: fn(u16) -> f32 = match dtype {
+        Dtype::F32 => return (words.to_vec(), None),
+        Dtype::F16 => |half| f16::from_bits(half).to_f32(),
+        Dtype::Bf16 => |half| bf16::from_bits(half).to_f32(),
+    };
+    let (values, rest) = halves.split_at(count);
+    let bits = |&half: &u16| widen(half).to_bits();
+    (values.iter().map(bits).collect(), rest.first().copied())
 }
 
 /// Where the arrays lie.
@@ -60,10 +81,10 @@ impl<'a> Guest<'a> {
         let text = |error: softxent::Error| format!("{}, {}: {error}", case.name, kernel.name());
         let problem = case.problem().map_err(text)?;
         let prepared = pollster::block_on(engine.prepare_with(&problem, kernel)).map_err(text)?;
-        let (n, matrix) = (case.rows, case.rows * case.classes);
-        let labels = match (&case.index, &case.dense) {
-            (Some(index), _) => Some(index.iter().map(|&y| y as i32 as u32).collect()),
-            (_, Some(dense)) => Some(floats(dense)),
+        let (n, matrix) = (case.rows, problem.elements());
+        let labels = match (&case.index, &case.dense, &case.vector) {
+            (Some(index), ..) => Some(index.iter().map(|&y| y as i32 as u32).collect()),
+            (_, Some(values), _) | (_, _, Some(values)) => Some(floats(values)),
             _ => None,
         };
         let upstream = (case.upstream_kind() != Upstream::Number(case.upstream[0])
@@ -73,24 +94,32 @@ impl<'a> Guest<'a> {
             Denominator::Buffer => Some(floats(&[case.denominator_value])),
             _ => None,
         };
+        let weights = (!case.class_weights.is_empty()).then(|| floats(&case.class_weights));
         let scratch = prepared.scratch_size(engine) as usize / 4;
         let has = |wanted| problem.wants(wanted);
         let output = |wanted, words| if has(wanted) { words } else { 0 };
-        let reduced = case.reduction != Reduction::None;
+        let reduced = |wanted| usize::from(case.reduction != Reduction::None && has(wanted));
         let own_grad = has(Wanted::Grad) && !case.over_logits;
+        let out = (matrix * problem.dtype_out().size()).div_ceil(4);
         let length = |values: &Option<Vec<u32>>| values.as_ref().map_or(0, Vec::len);
-        let mut arrays = vec![("logits", matrix, Some(floats(&case.logits)))];
+        let logits = stored_words(case.dtype, &case.logits);
+        let mut arrays = vec![("logits", logits.len(), Some(logits))];
         arrays.extend([
             ("labels", length(&labels), labels),
+            ("class_weights", length(&weights), weights),
             ("upstream", length(&upstream), upstream),
             ("denominator", length(&denominator), denominator),
-            ("softmax", output(Wanted::Softmax, matrix), None),
-            ("log_softmax", output(Wanted::LogSoftmax, matrix), None),
-            ("grad", if own_grad { matrix } else { 0 }, None),
+            ("softmax", output(Wanted::Softmax, out), None),
+            ("log_softmax", output(Wanted::LogSoftmax, out), None),
+            ("grad", if own_grad { out } else { 0 }, None),
             ("losses", output(Wanted::Losses, n), None),
             ("lse", output(Wanted::Lse, n), None),
             ("predictions", output(Wanted::Predictions, n), None),
-            ("loss", usize::from(reduced && has(Wanted::Loss)), None),
+            ("entropy", output(Wanted::Entropy, n), None),
+            ("correct", output(Wanted::Correct, n), None),
+            ("z_losses", output(Wanted::ZLosses, n), None),
+            ("loss", reduced(Wanted::Loss), None),
+            ("z_loss", reduced(Wanted::ZLoss), None),
             ("status", STATUS_SIZE as usize / 4, None),
             ("scratch", scratch, None),
         ]);
@@ -281,21 +310,50 @@ impl<'a> Guest<'a> {
         };
         let status = of("status").unwrap_or_default();
         let status = Status::from_words(&status.try_into().map_err(|_| "no status")?);
+        let problem = self.prepared.problem();
+        // Of an odd number of halves the last word's upper one belongs to nobody.
+        let matrix = |name: &str| -> Result<Option<Vec<u32>>, String> {
+            let Some(words) = of(name) else {
+                return Ok(None);
+            };
+            let (values, rest) = loaded(problem.dtype_out(), &words, problem.elements());
+            let array = self.array(name);
+            let before = match &array.input {
+                Some(input) => input[array.words - 1],
+                None if name == "logits" => {
+                    stored_words(self.case.dtype, &self.case.logits)[array.words - 1]
+                }
+                None => POISON[(array.words - 1) % 2],
+            };
+            match rest {
+                Some(half) if half != (before >> 16) as u16 => Err(format!(
+                    "{}: the half after {name} was written",
+                    self.case.name
+                )),
+                _ => Ok(Some(values)),
+            }
+        };
         let predictions = of("predictions");
+        let wants_grad = self.case.wanted.contains(&Wanted::Grad);
         let results = Results {
-            softmax: of("softmax"),
-            log_softmax: of("log_softmax"),
+            softmax: matrix("softmax")?,
+            log_softmax: matrix("log_softmax")?,
             grad: match self.case.over_logits {
-                true => of("logits").filter(|_| self.case.wanted.contains(&Wanted::Grad)),
-                false => of("grad"),
+                true => matrix("logits")?.filter(|_| wants_grad),
+                false => matrix("grad")?,
             },
             losses: of("losses"),
             lse: of("lse"),
             loss: of("loss").map(|words| words[0]),
-            correct: (self.case.index.is_some() && predictions.is_some())
-                .then(|| u64::from(status.correct)),
+            correct: (self.case.index.is_some()
+                && (predictions.is_some() || of("correct").is_some()))
+            .then(|| u64::from(status.correct)),
             predictions: predictions
                 .map(|words| words.iter().map(|&word| i64::from(word as i32)).collect()),
+            entropy: of("entropy"),
+            correct_rows: of("correct").map(|words| words.iter().map(|&word| word == 1).collect()),
+            z_losses: of("z_losses"),
+            z_loss: of("z_loss").map(|words| words[0]),
             valid_rows: u64::from(status.valid_rows),
             nan_rows: u64::from(status.nan_rows),
             first_nan_row: status.first_nan_row.map(u64::from),
@@ -326,6 +384,7 @@ fn views<'a>(arrays: &[Array], buffers: &'a [wgpu::Buffer]) -> Buffers<'a> {
     Buffers {
         logits: always("logits"),
         labels: range("labels"),
+        class_weights: range("class_weights"),
         upstream: range("upstream"),
         denominator: range("denominator"),
         softmax: range("softmax"),
@@ -334,7 +393,11 @@ fn views<'a>(arrays: &[Array], buffers: &'a [wgpu::Buffer]) -> Buffers<'a> {
         losses: range("losses"),
         lse: range("lse"),
         predictions: range("predictions"),
+        entropy: range("entropy"),
+        correct: range("correct"),
+        z_losses: range("z_losses"),
         loss: range("loss"),
+        z_loss: range("z_loss"),
         status: always("status"),
         scratch: always("scratch"),
     }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use softxent::kernel::{
-    ACCUMULATOR_WORDS, Access, BLOCK, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, NOT_WANTED,
-    Params, STATE_WORDS, STATUS_WORDS, Slot, Variant,
+    ACCUMULATOR_WORDS, Access, BLOCK, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT,
+    DENOMINATOR_IS_WEIGHTS, NOT_WANTED, Params, STATE_WORDS, STATUS_WORDS, Slot, Variant,
 };
 use softxent::plan::{DeviceProfile, Pass, Plan};
-use softxent::{Reduction, Results, Status, Strategy, Wanted};
+use softxent::{Denominator, Dtype, Problem, Reduction, Results, Status, Strategy, Wanted};
 
 use crate::cases::Golden;
 use crate::common::Case;
+use crate::guest::{floats, loaded, stored_words};
 use crate::judge::{Worst, judge};
 
 /// A pass as the page knows it: its module is its variant's place among all.
@@ -51,15 +52,18 @@ impl<'a> Job<'a> {
             .unwrap_or_else(|why| panic!("{}: {why}", case.name));
         let plan = Plan::with_strategy(&problem, &WEB, strategy)
             .unwrap_or_else(|why| panic!("{}, {}: {why}", case.name, strategy.name()));
-        let (rows, matrix) = (case.rows, case.rows * case.classes);
-        let floats = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
+        let (rows, matrix) = (case.rows, problem.elements());
         // No result is ever made of this.
         let poison = |words: usize| vec![0x7fc0_beef; words];
         let label = |&y: &i64| i32::try_from(y).unwrap_or(-1) as u32;
-        let labels = match (&case.index, &case.dense) {
-            (Some(index), _) => index.iter().map(label).collect(),
-            (_, Some(dense)) => floats(dense),
+        let labels = match (&case.index, &case.dense, &case.vector) {
+            (Some(index), ..) => index.iter().map(label).collect(),
+            (_, Some(values), _) | (_, _, Some(values)) => floats(values),
             _ => poison(1),
+        };
+        let weights = match case.class_weights.is_empty() {
+            true => poison(1),
+            false => floats(&case.class_weights),
         };
         let row_output = |wanted| {
             poison(if case.wanted.contains(&wanted) {
@@ -69,23 +73,27 @@ impl<'a> Job<'a> {
             })
         };
         let blocks = case.classes.div_ceil(BLOCK);
+        let out = (matrix * problem.dtype_out().size()).div_ceil(4);
+        let params: [u32; size_of::<Params>() / 4] = bytemuck::cast(params(case, &problem));
         let buffers = [
-            (
-                Slot::Params,
-                bytemuck::cast::<Params, [u32; 24]>(params(case)).to_vec(),
-            ),
-            (Slot::Logits, floats(&case.logits)),
+            (Slot::Params, params.to_vec()),
+            (Slot::Logits, stored_words(case.dtype, &case.logits)),
             (Slot::Labels, labels),
+            (Slot::ClassWeights, weights),
             (Slot::Upstream, floats(&case.upstream)),
-            (Slot::Denominator, vec![0]),
-            (Slot::Softmax, poison(matrix)),
-            (Slot::LogSoftmax, poison(matrix)),
-            (Slot::Grad, poison(matrix)),
+            (Slot::Denominator, vec![0; 2]),
+            (Slot::Softmax, poison(out)),
+            (Slot::LogSoftmax, poison(out)),
+            (Slot::Grad, poison(out)),
             (Slot::States, poison(STATE_WORDS * rows * (1 + blocks))),
             (Slot::Losses, row_output(Wanted::Losses)),
             (Slot::Lse, row_output(Wanted::Lse)),
             (Slot::Predictions, row_output(Wanted::Predictions)),
+            (Slot::Entropy, row_output(Wanted::Entropy)),
+            (Slot::Correct, row_output(Wanted::Correct)),
+            (Slot::ZLosses, row_output(Wanted::ZLosses)),
             (Slot::Loss, poison(1)),
+            (Slot::ZLoss, poison(1)),
             (Slot::Accumulators, vec![0; ACCUMULATOR_WORDS]),
             (Slot::Status, vec![0; STATUS_WORDS]),
         ];
@@ -110,18 +118,20 @@ impl<'a> Job<'a> {
     fn dispatches(&self) -> Vec<Value> {
         let step = |pass: &Pass| {
             let binding = |(slot, _): (Slot, Access)| {
+                let array = pass.array(slot);
                 json!([
                     slot as u32,
-                    self.place(slot),
+                    self.place(array),
                     0,
-                    4 * self.buffers[&slot].len()
+                    4 * self.buffers[&array].len()
                 ])
             };
             let slots = pass.variant.slots().into_iter();
             let mut step = pipeline(pass);
             step["bindings"] = slots.map(binding).collect();
             let (rows, classes) = (self.plan.rows as u32, self.plan.classes as u32);
-            step["workgroups"] = json!(pass.workgroups(rows, classes, WEB.max_workgroups));
+            let columns = self.golden.case.columns() as u32;
+            step["workgroups"] = json!(pass.workgroups(rows, classes, columns, WEB.max_workgroups));
             step
         };
         self.passes().map(step).collect()
@@ -144,7 +154,21 @@ impl<'a> Job<'a> {
         let words = |slot: Slot| &back[self.place(slot)];
         let wants = |wanted: Wanted| case.wanted.contains(&wanted);
         let array = |slot: Slot, wanted| wants(wanted).then(|| words(slot).clone());
-        for slot in [Slot::Params, Slot::Logits, Slot::Labels, Slot::Upstream] {
+        let dtype_out = if case.same_dtype_out {
+            case.dtype
+        } else {
+            Dtype::F32
+        };
+        let matrix = |slot: Slot, wanted| {
+            wants(wanted).then(|| loaded(dtype_out, words(slot), case.logits.len()).0)
+        };
+        for slot in [
+            Slot::Params,
+            Slot::Logits,
+            Slot::Labels,
+            Slot::ClassWeights,
+            Slot::Upstream,
+        ] {
             if *words(slot) != self.buffers[&slot] {
                 return Err(fail(&format!("the input {} was written", slot.name())));
             }
@@ -156,17 +180,25 @@ impl<'a> Job<'a> {
             .try_into()
             .map_err(|_| fail("no status"))?;
         let status = Status::from_words(&status);
-        let with_loss = wants(Wanted::Loss) && case.reduction != Reduction::None;
-        let with_correct = case.index.is_some() && wants(Wanted::Predictions);
+        let reduced = |slot: Slot, wanted| {
+            (wants(wanted) && case.reduction != Reduction::None).then(|| words(slot)[0])
+        };
+        let with_correct =
+            case.index.is_some() && (wants(Wanted::Predictions) || wants(Wanted::Correct));
+        let flags = |words: Vec<u32>| words.iter().map(|&word| word == 1).collect();
         let signed = |words: Vec<u32>| words.iter().map(|&word| i64::from(word as i32)).collect();
         Ok(Results {
-            softmax: array(Slot::Softmax, Wanted::Softmax),
-            log_softmax: array(Slot::LogSoftmax, Wanted::LogSoftmax),
-            grad: array(Slot::Grad, Wanted::Grad),
+            softmax: matrix(Slot::Softmax, Wanted::Softmax),
+            log_softmax: matrix(Slot::LogSoftmax, Wanted::LogSoftmax),
+            grad: matrix(Slot::Grad, Wanted::Grad),
             losses: array(Slot::Losses, Wanted::Losses),
             lse: array(Slot::Lse, Wanted::Lse),
             predictions: array(Slot::Predictions, Wanted::Predictions).map(signed),
-            loss: with_loss.then(|| words(Slot::Loss)[0]),
+            entropy: array(Slot::Entropy, Wanted::Entropy),
+            correct_rows: array(Slot::Correct, Wanted::Correct).map(flags),
+            z_losses: array(Slot::ZLosses, Wanted::ZLosses),
+            loss: reduced(Slot::Loss, Wanted::Loss),
+            z_loss: reduced(Slot::ZLoss, Wanted::ZLoss),
             correct: with_correct.then(|| status.correct.into()),
             valid_rows: status.valid_rows.into(),
             nan_rows: status.nan_rows.into(),
@@ -187,32 +219,33 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Every array begins at 0 of a buffer of its own; the device counts the labels.
-fn params(case: &Case) -> Params {
+/// Every array begins at 0 of a buffer of its own; the device counts and weighs the labels.
+fn params(case: &Case, problem: &Problem) -> Params {
     let start = |wanted| match case.wanted.contains(&wanted) {
         true => 0,
         false => NOT_WANTED,
     };
     let counted = case.reduction == Reduction::Mean && case.index.is_some();
+    let weighed = !case.class_weights.is_empty() && case.denominator == Denominator::Weights;
     Params {
         rows: case.rows as u32,
-        classes: case.classes as u32,
-        ignore_index: match case.index {
-            Some(_) => i32::try_from(case.ignore_index).unwrap_or(-1),
-            None => 0,
-        },
         losses_start: start(Wanted::Losses),
         lse_start: start(Wanted::Lse),
         predictions_start: start(Wanted::Predictions),
+        entropy_start: start(Wanted::Entropy),
+        correct_start: start(Wanted::Correct),
+        z_losses_start: start(Wanted::ZLosses),
+        z_loss_start: start(Wanted::ZLoss),
         upstream_stride: u32::from(case.per_row),
         denominator: match case.reduction {
             Reduction::Mean => case.rows as u32,
             _ => 1,
         },
-        denominator_flags: match counted {
-            true => DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT,
-            false => DENOMINATOR_IS_COUNT,
+        denominator_flags: match (counted, weighed) {
+            (true, true) => DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_WEIGHTS,
+            (true, false) => DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT,
+            (false, _) => DENOMINATOR_IS_COUNT,
         },
-        ..Params::default()
+        ..Params::of(problem)
     }
 }

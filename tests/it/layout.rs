@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use naga::{AddressSpace, Expression, Literal, StorageAccess, TypeInner};
+use softxent::Dtype;
 use softxent::kernel::{
-    ACCUMULATOR_WORDS, Access, BLOCK, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, Exchange,
-    NOT_WANTED, Params, STATE_WORDS, Slot, Variant, status,
+    ACCUMULATOR_WORDS, Access, BLOCK, Curve, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT,
+    DENOMINATOR_IS_WEIGHTS, EMPTY_IS_ZERO, Exchange, LabelInput, NOT_WANTED, Options, Params,
+    STATE_WORDS, Slot, Variant, status,
 };
 use softxent::plan::Pass;
 
@@ -66,16 +68,12 @@ impl Parsed {
 #[test]
 fn there_are_as_many_variants_as_the_house_allows() {
     let ids: BTreeSet<String> = Variant::all().iter().map(ToString::to_string).collect();
-    // What a kernel writes: nothing, softmax or log-softmax; with labels also the gradient, with or
-    // without softmax; where the logits can be written, also over them.
-    let (bare, labelled, written) = (3, 5, 7);
-    let loops = 2 * bare + 2 * (labelled + written);
-    // One kernel without teams; two with, in memory and by shuffles.
-    let rows = (1 + 2 * 2) * loops;
-    // States of blocks: by memory and shuffles, without and with weights, logits written or not.
-    // Their merge: by the three labels. Their outputs: as above, without those that write nothing.
-    let split = 2 * 2 * 2 + 3 * 2 + (loops - 3 * 2);
-    assert_eq!(Variant::all().len(), 5 + rows + split);
+    // Two kinds of sums; logits read only or written too; outputs in words or halves where there are
+    // any. One kernel without teams and two with them, in memory and by shuffles; of split rows the
+    // states by either, their merge, the outputs.
+    let (bare, writes) = (2 * 2, 2 * 2 * 2);
+    let rows = (1 + 2 * 2) * writes + 2 * bare + bare + writes;
+    assert_eq!(Variant::all().len(), 8 + rows);
     assert!(Variant::all().len() <= 200);
     assert_eq!(ids.len(), Variant::all().len(), "two variants have one id");
 }
@@ -147,7 +145,7 @@ fn every_variant_has_one_entry_point_of_its_name() {
             variant,
             workgroup_size: 64,
             team: 8,
-            option: true,
+            options: Options::PLAIN,
         };
         let given: BTreeSet<&str> = pass.constants().into_iter().map(|(name, _)| name).collect();
         assert_eq!(overrides, given, "{variant}: override constants");
@@ -162,10 +160,12 @@ macro_rules! members {
 
 #[test]
 fn params_are_the_same_bytes() {
-    let host = members!(rows classes zero ignore_index logits_start labels_start upstream_start
+    let host = members!(rows classes row_length inner zero ignore_index rows_before
+        denominator_flags logits_start labels_start class_weights_start upstream_start
         denominator_start softmax_start log_softmax_start grad_start losses_start lse_start
-        predictions_start loss_start status_start rows_before upstream_stride upstream denominator
-        denominator_flags reserved_0 reserved_1 reserved_2);
+        predictions_start entropy_start correct_start z_losses_start loss_start z_loss_start
+        status_start upstream_stride upstream denominator keep_high keep_low share_high share_low
+        z_loss slope factor unit gone bound inverse_cap_high inverse_cap_low);
     assert_eq!(
         host.len() * 4,
         size_of::<Params>(),
@@ -212,6 +212,18 @@ fn constants_are_the_same_numbers() {
             ("NOT_WANTED", NOT_WANTED),
             ("DENOMINATOR_IN_BUFFER", DENOMINATOR_IN_BUFFER),
             ("DENOMINATOR_IS_COUNT", DENOMINATOR_IS_COUNT),
+            ("DENOMINATOR_IS_WEIGHTS", DENOMINATOR_IS_WEIGHTS),
+            ("EMPTY_IS_ZERO", EMPTY_IS_ZERO),
+            ("NO_LABELS", LabelInput::None as u32),
+            ("INDEX", LabelInput::Index as u32),
+            ("WEIGHTS", LabelInput::Dense as u32),
+            ("VECTORS", LabelInput::Vector as u32),
+            ("PLAIN", Curve::Plain as u32),
+            ("SCALED", Curve::Scaled as u32),
+            ("CAPPED", Curve::Capped as u32),
+            ("F32", Dtype::F32 as u32),
+            ("F16", Dtype::F16 as u32),
+            ("BF16", Dtype::Bf16 as u32),
             ("STATE_WORDS", STATE_WORDS as u32),
             ("NAN_ROWS", status::NAN_ROWS as u32),
             ("FIRST_NAN_ROW", status::FIRST_NAN_ROW as u32),
@@ -229,28 +241,31 @@ fn constants_are_the_same_numbers() {
                 seen.insert(name);
             }
         }
-        if let (Some(slots), Some(words), Some(sum), Some(limbs)) = (
+        if let (Some(slots), Some(words), Some(limbs)) = (
             constants.get("SUM_SLOTS"),
             constants.get("SLOT_WORDS"),
-            constants.get("SUM_WORDS"),
             constants.get("LIMBS"),
         ) {
             assert_eq!(slots * words, ACCUMULATOR_WORDS as u32, "{variant}");
-            assert_eq!(2 * limbs, *sum, "{variant}");
             // Bit 0 weighs 2⁻¹⁴⁹, and 2³² of the largest f32 still fit.
             assert!(32 * limbs >= 278 + 32, "{variant}");
-            let counts = [
-                "VALID_ROWS",
-                "CORRECT_ROWS",
-                "PLUS_INF_LOSSES",
-                "MINUS_INF_LOSSES",
-                "NAN_LOSSES",
+            // Each sum with its counts, one after the other.
+            let places = [
+                ("LOSS_SUM", 2 * limbs),
+                ("LOSS_SPECIALS", 3),
+                ("Z_SUM", *limbs),
+                ("Z_SPECIALS", 3),
+                ("WEIGHT_SUM", *limbs),
+                ("WEIGHT_SPECIALS", 3),
+                ("VALID_ROWS", 1),
+                ("CORRECT_ROWS", 1),
             ];
-            let places: BTreeSet<u32> = counts.iter().map(|&count| constants[count]).collect();
-            assert!(
-                places.len() == counts.len() && places.iter().all(|at| at >= sum && at < words),
-                "{variant}"
-            );
+            let mut end = 0;
+            for (name, size) in places {
+                assert_eq!(constants[name], end, "{variant}: {name}");
+                end += size;
+            }
+            assert!(end <= *words, "{variant}");
             seen.insert("SUM_SLOTS");
         }
         // A state has no word past its last.
@@ -261,7 +276,7 @@ fn constants_are_the_same_numbers() {
     }
     assert_eq!(
         seen.len(),
-        15,
+        27,
         "some constant is nowhere to be found: {seen:?}"
     );
 }

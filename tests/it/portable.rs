@@ -7,17 +7,35 @@ use std::collections::BTreeMap;
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ResourceBinding, ShaderStage};
-use softxent::kernel::{Access, Slot, Variant};
+use softxent::Dtype;
+use softxent::kernel::{
+    Access, Curve, GradOutput, LabelInput, Options, Slot, SoftmaxOutput, Variant,
+};
 use softxent::plan::Pass;
 
 /// Every variant with its override constants at either end.
 pub fn every_pass() -> Vec<Pass> {
+    let everything = Options {
+        labels: LabelInput::Index,
+        softmax: SoftmaxOutput::Softmax,
+        grad: GradOutput::Own,
+        dtype: Dtype::F16,
+        curve: Curve::Capped,
+        predictions: true,
+        entropy: true,
+        class_weights: true,
+        smoothed: true,
+        z_loss: true,
+        from_softmax: false,
+        strided: true,
+        padded: true,
+    };
     let both = |variant| {
-        [(64, false), (256, true)].map(|(workgroup_size, option)| Pass {
+        [(64, Options::PLAIN), (256, everything)].map(|(workgroup_size, options)| Pass {
             variant,
             workgroup_size,
             team: 8,
-            option,
+            options,
         })
     };
     Variant::all().into_iter().flat_map(both).collect()
@@ -227,11 +245,11 @@ fn what_is_not_portable_is_refused() {
         variant: Variant::Reduce,
         workgroup_size: 32,
         team: 1,
-        option: true,
+        options: Options::PLAIN,
     };
     let shader = |lines: &str| {
         format!(
-            "@group(0) @binding(13) var<storage, read_write> words: array<u32>;
+            "@group(0) @binding(18) var<storage, read_write> words: array<u32>;
              @compute @workgroup_size(32)
              fn reduce(@builtin(local_invocation_index) local: u32) {{ {lines} }}"
         )
