@@ -63,12 +63,7 @@ fn exp_slot(slot: Slot, top: Peak) -> vec4<f32> {
     if FROM_SOFTMAX {
         return select(vec4<f32>(0.0), slot.x, slot.live);
     }
-    let e = vec4<f32>(
-        exp_gap(point(slot.x.x), top.point),
-        exp_gap(point(slot.x.y), top.point),
-        exp_gap(point(slot.x.z), top.point),
-        exp_gap(point(slot.x.w), top.point),
-    );
+    let e = exp_gaps(slot.x, top.point);
     return select(vec4<f32>(0.0), e, slot.live);
 }
 

@@ -145,9 +145,10 @@ impl Pass {
                 RowKernel::SplitStates => of(blocks(classes), self.team),
                 RowKernel::SplitApply => of(blocks(written), LANES),
             },
-            Variant::CountLabels | Variant::FinishRows | Variant::MoreRows | Variant::MathTest => {
-                of(rows, 1)
-            }
+            Variant::CountLabels
+            | Variant::FinishRows(_)
+            | Variant::MoreRows(_)
+            | Variant::MathTest => of(rows, 1),
             Variant::RoundDenominator
             | Variant::Reduce
             | Variant::SelfTest
@@ -164,7 +165,6 @@ impl Pass {
         let flag = |name, on: bool| (name, f64::from(u8::from(on)));
         let number = |name, value: u32| (name, f64::from(value));
         let labels = number("LABELS", options.labels as u32);
-        let curve = number("CURVE", options.curve as u32);
         let class_weights = flag("CLASS_WEIGHTS", options.class_weights);
         let z_loss = flag("Z_LOSS", options.z_loss);
         match self.variant {
@@ -173,7 +173,6 @@ impl Pass {
                 let mut constants = vec![
                     size,
                     labels,
-                    curve,
                     class_weights,
                     z_loss,
                     number("DTYPE", options.dtype as u32),
@@ -196,8 +195,8 @@ impl Pass {
                 constants
             }
             Variant::CountLabels => vec![size, class_weights],
-            Variant::FinishRows => vec![size, curve, labels, z_loss],
-            Variant::MoreRows => vec![size, curve],
+            Variant::FinishRows(_) => vec![size, labels, z_loss],
+            Variant::MoreRows(_) => vec![size],
             Variant::ShuffleTest => vec![team],
             Variant::MathTest => vec![size],
             Variant::RoundDenominator | Variant::Reduce | Variant::SelfTest => Vec::new(),
@@ -376,14 +375,9 @@ impl Plan {
                     class_weights: problem.sums_weights(),
                     ..plain
                 },
-                Variant::FinishRows => Options {
+                Variant::FinishRows(_) => Options {
                     labels: all.labels,
-                    curve: all.curve,
                     z_loss: all.z_loss,
-                    ..plain
-                },
-                Variant::MoreRows => Options {
-                    curve: all.curve,
                     ..plain
                 },
                 _ => plain,
@@ -404,10 +398,10 @@ impl Plan {
             }
         }
         let mut passes = passes;
-        passes.push(other(Variant::FinishRows, WORKGROUP)?);
+        passes.push(other(Variant::FinishRows(curve(problem)), WORKGROUP)?);
         let more = [Wanted::Entropy, Wanted::Correct, Wanted::ZLosses];
         if more.into_iter().any(|wanted| problem.wants(wanted)) {
-            passes.push(other(Variant::MoreRows, WORKGROUP)?);
+            passes.push(other(Variant::MoreRows(curve(problem)), WORKGROUP)?);
         }
         Ok(Plan {
             strategy,
@@ -482,6 +476,15 @@ fn counts(problem: &Problem) -> bool {
         && divided.into_iter().any(|wanted| problem.wants(wanted))
 }
 
+/// The way from x to z.
+fn curve(problem: &Problem) -> Curve {
+    match (problem.softcap(), problem.logit_scale()) {
+        (Some(_), _) => Curve::Capped,
+        (None, scale) if scale != 1.0 => Curve::Scaled,
+        _ => Curve::Plain,
+    }
+}
+
 /// What the options of a problem are when its shaders are compiled; no outputs yet.
 fn options(problem: &Problem) -> Options {
     Options {
@@ -492,11 +495,6 @@ fn options(problem: &Problem) -> Options {
             LabelKind::Vector => LabelInput::Vector,
         },
         dtype: problem.dtype(),
-        curve: match (problem.softcap(), problem.logit_scale()) {
-            (Some(_), _) => Curve::Capped,
-            (None, scale) if scale != 1.0 => Curve::Scaled,
-            _ => Curve::Plain,
-        },
         predictions: problem.wants(Wanted::Predictions) || problem.wants(Wanted::Correct),
         entropy: problem.wants(Wanted::Entropy),
         class_weights: problem.class_weights(),
@@ -527,6 +525,7 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             variant: Variant::Row {
                 kernel,
                 exchange,
+                curve: curve(problem),
                 sums: match weighs || options.entropy {
                     true => Sums::Full,
                     false => Sums::Plain,

@@ -5,7 +5,15 @@ fn logit_word(at: u32) -> u32 {
 }
 
 fn put_logits(at: u32, step: u32, count: u32, bits: vec4<u32>) {
-    for (var i = 0u; i < count; i += 1u) {
-        logits[params.logits_start + at + i * step] = bits[i];
+    let start = params.logits_start + at;
+    logits[start] = bits.x;
+    if count > 1u {
+        logits[start + step] = bits.y;
+    }
+    if count > 2u {
+        logits[start + 2u * step] = bits.z;
+    }
+    if count > 3u {
+        logits[start + 3u * step] = bits.w;
     }
 }
