@@ -52,10 +52,10 @@ const SOFTWARE_WITHOUT_SUBGROUPS: Thresholds = Thresholds {
 const WORKGROUP: u32 = 64;
 /// Invocations of a workgroup that owns a row, at most.
 const ROW_WORKGROUP: u32 = 256;
-/// Loop iterations after which llvmpipe ends an invocation without a word, whatever the loops. Seen
-/// with Mesa 22.3.6: of rows of 1024 columns and more, the gradient goes wrong from 153 blocks on
-/// for one invocation.
-const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 131_072;
+/// Columns of a row that one invocation can go through on a software driver. llvmpipe (Mesa 22.3.6)
+/// ends an invocation without a word after 65535 loop iterations, whatever the loops; a kernel goes over
+/// each slot of four columns up to four times, and has a few dozen iterations more in each block.
+const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 60 * BLOCK;
 /// The same for invocations that share a row, for each of them.
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
 /// Lanes of the canonical tree: most invocations that can share a block.

@@ -4,7 +4,7 @@
 // Of every curve: `point(x)` stands for z; `exp_gap` is exp(z − z of the top) for points that are not
 // above the top, `exp_gaps` that of four x; `half_gap_pair` is half of z of the top less z as a sum of
 // two, halved because the difference of two finite values can overflow, and at most the largest f32;
-// `z_of` is z as a sum of two; `cap_slopes` of four x is dz/dx over s.
+// `z_of` is z as a sum of two, and at most the largest f32, `is_past` whether z is not; `cap_slopes` of four x is dz/dx over s.
 
 fn point(x: f32) -> vec2<f32> {
     // tanh(u) = -(q - 1)/(q + 1) with q = exp(-2u).

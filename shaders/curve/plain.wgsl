@@ -26,3 +26,7 @@ fn half_gap_pair(here: vec2<f32>, top: vec2<f32>) -> vec2<f32> {
 fn z_of(here: vec2<f32>) -> vec2<f32> {
     return here;
 }
+
+fn is_past(here: vec2<f32>) -> bool {
+    return false;
+}

@@ -32,6 +32,10 @@ fn half_gap_pair(here: vec2<f32>, top: vec2<f32>) -> vec2<f32> {
     return times_factor(params.unit * pair_of(gap.x, gap.y));
 }
 
+fn is_past(here: vec2<f32>) -> bool {
+    return (bitcast<u32>(veil(veil(here.x * params.unit) * params.factor)) & EXPONENT) == EXPONENT;
+}
+
 fn z_of(here: vec2<f32>) -> vec2<f32> {
     let whole = veil(veil(here.x * params.unit) * params.factor);
     if is_large(whole) {
