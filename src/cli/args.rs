@@ -360,8 +360,8 @@ job runs in every kernel, in batches of other rows, and ten times, and has to gi
 
 The keys of --json: adapter, driver, backend, software, machine, version, date (UTC), command, exhaustive, \
 max_classes, accuracy (of the self-test, \"full\" or \"reduced\"), rows (a list; each with name, unit, dtype, \
-classes, kind, values, allowed, found (the worst), where), kernels and batches (rows compared, and those \
-that differ), runs (how many, and hashes of their results), seconds, verdict (\"kept\", \"reduced\" or \
+classes, kind, values, allowed, found (the worst), where), kernels and batches (rows compared, how many \
+differ, and the first of those), runs (how many, and hashes of their results), seconds, verdict (\"kept\", \"reduced\" or \
 \"broken\").
 
 Exit codes: 0 all is as promised, 1 it is not or could not be measured, 2 wrong usage.";

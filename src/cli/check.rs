@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use pollster::block_on;
 use rayon::prelude::*;
-use softxent::{Dtype, Engine, Error, MathFunction, Results, Strategy, reference};
+use softxent::{Dtype, Engine, Error, MathFunction, Plan, Results, Strategy, reference};
 
 use super::args::CheckArgs;
 use super::progress::Progress;
@@ -60,7 +60,7 @@ pub fn check(args: &CheckArgs) -> Result<(), Failure> {
                 progress.show("softmax, loss, gradient", done, jobs);
                 done += 1;
                 let case = Case::new(dtype, classes, kind);
-                let found = run_every_kernel(&engine, &case, &mut findings.kernels)?;
+                let found = run_every_kernel(&engine, &case, kind, &mut findings.kernels)?;
                 judge(&case, kind, &found, &mut findings)?;
                 match kind {
                     Kind::Wide => rebatch(&engine, &case, &found, &mut findings.batches)?,
@@ -136,34 +136,56 @@ fn math(
 
 // ---- softmax, loss, gradient -------------------------------------------------------------------
 
-/// The results of the first kernel; those of the others are compared with it, row by row.
+/// The results of the kernel that is planned; those of the others are compared with it, row by row.
 fn run_every_kernel(
     engine: &Engine,
     case: &Case,
+    kind: Kind,
     compared: &mut Compared,
 ) -> Result<Results, Failure> {
-    let problem = case.problem()?;
-    let mut first = None;
-    for kernel in Strategy::ALL {
-        let found = match block_on(engine.run_with(&problem, &case.batch(), kernel)) {
+    let (problem, batch) = (case.problem()?, case.batch());
+    let planned = Plan::new(&problem, engine.profile())?.strategy;
+    let run = |kernel| block_on(engine.run_with(&problem, &batch, kernel));
+    let first = run(planned)?;
+    for kernel in Strategy::ALL
+        .into_iter()
+        .filter(|&kernel| kernel != planned)
+    {
+        let found = match run(kernel) {
             Ok(found) => found,
             // Not every device takes every row in every kernel.
             Err(Error::RowTooWide { .. } | Error::DeviceTooSmall { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        match &first {
-            None => first = Some(found),
-            Some(first) => {
-                let rows = 0..case.rows();
-                compared.rows += rows.len();
-                compared.differing += rows
-                    .filter(|&i| row(first, case.classes, i) != row(&found, case.classes, i))
-                    .count();
+        let rows = (0..case.rows()).map(|i| (i, i));
+        compared.add((&found, &first), case, rows, || {
+            format!("{} and {}, {}", kernel.name(), planned.name(), kind.name())
+        });
+    }
+    Ok(first)
+}
+
+impl Compared {
+    /// Compares rows of some results with rows of others.
+    fn add(
+        &mut self,
+        (found, expected): (&Results, &Results),
+        case: &Case,
+        rows: impl Iterator<Item = (usize, usize)>,
+        what: impl Fn() -> String,
+    ) {
+        for (i, of_expected) in rows {
+            self.rows += 1;
+            if row(found, case.classes, i) == row(expected, case.classes, of_expected) {
+                continue;
             }
+            self.differing += 1;
+            self.first.get_or_insert_with(|| {
+                let (dtype, classes) = (case.dtype.name(), case.classes);
+                format!("{}, {dtype}, {classes} classes, row {of_expected}", what())
+            });
         }
     }
-    let none = || format!("no kernel takes rows of {} classes here", case.classes);
-    first.ok_or_else(|| Failure::Message(none()))
 }
 
 /// The bits of row `i`.
@@ -282,7 +304,7 @@ fn rebatch(
     whole: &Results,
     compared: &mut Compared,
 ) -> Result<(), Failure> {
-    let (rows, classes) = (case.rows(), case.classes);
+    let rows = case.rows();
     for of in [
         vec![0],
         vec![rows - 1],
@@ -292,10 +314,8 @@ fn rebatch(
     ] {
         let part = case.select(&of);
         let found = engine.run_blocking(&part.problem()?, &part.batch())?;
-        let differs =
-            |&(at, &i): &(usize, &usize)| row(&found, classes, at) != row(whole, classes, i);
-        compared.rows += of.len();
-        compared.differing += of.iter().enumerate().filter(differs).count();
+        let what = || format!("{} of {rows} rows", of.len());
+        compared.add((&found, whole), case, of.iter().copied().enumerate(), what);
     }
     Ok(())
 }

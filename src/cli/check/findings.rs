@@ -113,6 +113,8 @@ impl Line {
 pub struct Compared {
     pub rows: usize,
     pub differing: usize,
+    /// Where one does.
+    pub first: Option<String>,
 }
 
 #[derive(Serialize, Default)]
@@ -337,6 +339,11 @@ impl Findings {
         if broken.len() > MOST {
             let more = broken.len() - MOST;
             let _ = writeln!(text, "and {more} more, which --json lists");
+        }
+        for compared in [&self.kernels, &self.batches] {
+            if let Some(first) = &compared.first {
+                let _ = writeln!(text, "other bits: {first}");
+            }
         }
         text += match self.verdict {
             "kept" => "All is as promised.\n",
