@@ -58,7 +58,9 @@ fn exp_four(gap: Four) -> vec4<f32> {
     q = fma(r, q, vec4<f32>(0x1.5552fep-5f));
     q = fma(r, q, vec4<f32>(0x1.555466p-3f));
     q = fma(r, q, vec4<f32>(0.5));
-    let e = 1.0 + (r_high + fma(r * r, q, r_low));
+    // Summed in this order and no other: Mesa's compiler would make it ((1 + r_high) + r²q) + r_low, which
+    // rounds three times at the size of 1 and is off by 1.14 ULP.
+    let e = 1.0 + veil4(r_high + veil4(fma(r * r, q, r_low)));
     // 2^n from its bits; n = -127 gives 0.
     return veil4(e * bitcast<vec4<f32>>(vec4<u32>(vec4<i32>(n) + 127) << vec4<u32>(23u)));
 }

@@ -115,5 +115,5 @@ pub use problem::{
 };
 pub use record::{Bound, BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
 pub use run::Times;
-pub use self_test::Accuracy;
+pub use self_test::{Accuracy, MathFunction};
 pub use wgpu;

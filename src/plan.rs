@@ -58,6 +58,8 @@ const ROW_WORKGROUP: u32 = 256;
 const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 60 * BLOCK;
 /// The same for invocations that share a row, for each of them.
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
+/// By how much fewer they are where options are on: loops over the columns of a slot, two at most.
+const SOFTWARE_LOOPS_OF_OPTIONS: usize = 8;
 /// Lanes of the canonical tree: most invocations that can share a block.
 const LANES: u32 = 32;
 /// Fewest invocations that share one.
@@ -358,7 +360,7 @@ impl Plan {
             .into_iter()
             .map(|pass| pass.fit(device))
             .collect::<Result<_>>()?;
-        let columns = software_columns(device, strategy);
+        let columns = software_columns(problem, device, strategy);
         if device.software && problem.classes() > columns {
             return Err(Error::RowTooWide {
                 what: "what a software driver can loop over",
@@ -427,14 +429,26 @@ impl Plan {
 
 /// Columns that a software driver can loop over: what one invocation does grows with the row, unless
 /// rows are split.
-fn software_columns(device: &DeviceProfile, strategy: Strategy) -> usize {
+fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> usize {
     let team = device.subgroup.unwrap_or(LANES).min(LANES) as usize;
+    // Options go over the columns of a slot in loops of their own.
+    let plain = curve(problem) == Curve::Plain
+        && !needs_full_sums(problem)
+        && problem.dtype_out() == Dtype::F32;
+    let share = if plain { 1 } else { SOFTWARE_LOOPS_OF_OPTIONS };
     match strategy {
-        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
-        Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE * team,
-        Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE * LANES as usize,
+        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION / share,
+        Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE / share * team,
+        Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES as usize,
         Strategy::SplitRow => usize::MAX,
     }
+}
+
+/// Whether rows sum up more than softmax needs.
+fn needs_full_sums(problem: &Problem) -> bool {
+    problem.label_smoothing() != 0.0
+        || problem.wants(Wanted::Entropy)
+        || matches!(problem.labels(), LabelKind::Dense | LabelKind::Vector)
 }
 
 /// The strategy that suits a problem.
@@ -445,11 +459,11 @@ fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
         (true, Some(_)) => SOFTWARE,
         (true, None) => SOFTWARE_WITHOUT_SUBGROUPS,
     };
-    if device.software && classes > software_columns(device, Strategy::RowPerSubgroup) {
+    if device.software && classes > software_columns(problem, device, Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }
     let interleaved = problem.inner() > 1
-        && (!device.software || classes <= software_columns(device, Strategy::RowPerInvocation));
+        && (!device.software || classes <= software_columns(problem, device, Strategy::RowPerInvocation));
     if classes <= best.narrow || interleaved {
         // Neighbouring invocations read neighbouring rows, which is what lies together where rows are
         // interleaved.

@@ -5,15 +5,9 @@ fn logit_word(at: u32) -> u32 {
 }
 
 fn put_logits(at: u32, step: u32, count: u32, bits: vec4<u32>) {
-    let start = params.logits_start + at;
-    logits[start] = bits.x;
-    if count > 1u {
-        logits[start + step] = bits.y;
-    }
-    if count > 2u {
-        logits[start + 2u * step] = bits.z;
-    }
-    if count > 3u {
-        logits[start + 3u * step] = bits.w;
+    for (var i = 0u; i < SLOT; i += 1u) {
+        if i < count {
+            logits[params.logits_start + at + i * step] = bits[i];
+        }
     }
 }
