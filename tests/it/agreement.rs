@@ -174,7 +174,7 @@ fn options_agree_with_the_oracle() {
     // Pipelines take a driver a second each: unless all are asked for, some of the turns, a step apart
     // that has no divisor in common with any rotation, and one other kernel each.
     let all = if long() { 5 * TURNS } else { TURNS + TURNS / 4 };
-    let turns: Vec<usize> = (0..all).step_by(if long() { 1 } else { 13 }).collect();
+    let turns: Vec<usize> = (0..all).step_by(if long() { 1 } else { 17 }).collect();
     for &turn in &turns {
         let mut case = option_job(turn);
         let first = Strategy::ALL[turn % Strategy::ALL.len()];
