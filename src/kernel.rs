@@ -486,7 +486,11 @@ impl Params {
         // A row sums gaps up in multiples of the power of two, so that they do not overflow where their
         // share in the loss does not.
         let share = epsilon / problem.classes() as f64;
-        let share_unit = if share > 0.0 { share.log2().floor().exp2() } else { 1.0 };
+        let share_unit = if share > 0.0 {
+            share.log2().floor().exp2()
+        } else {
+            1.0
+        };
         let [share_high, share_low] = pair(share / share_unit);
         let slope = problem.logit_scale();
         // A scale below 1 is applied to half the difference, which cannot overflow.
@@ -515,8 +519,8 @@ impl Params {
             slope,
             factor,
             unit,
-            // exp is 0 from -104 on; half the largest f32 below the top it is for any scale that counts.
-            gone: (104.0 / (f64::from(factor) * f64::from(unit))).min(most / 2.0) as f32,
+            // exp is 0 from -104 on.
+            gone: (52.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
             // tanh(52) is 1, and so is it within 2^-149 beyond.
             bound: (52.0 / per_cap).min(most) as f32,
             inverse_cap_high,
