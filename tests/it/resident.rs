@@ -96,7 +96,7 @@ fn labels_are_counted_on_the_device() {
 }
 
 /// Every option and layout, among them columns past the last class that stay: the bits of the host call,
-/// twice in one submission.
+/// twice in one submission. Each job has a kernel of its own; that all agree is known from others.
 #[test]
 fn options_are_those_of_the_host() {
     let engine = gpu!();
@@ -119,30 +119,28 @@ fn options_are_those_of_the_host() {
             case.wanted.retain(|&output| output != Wanted::LogSoftmax);
         }
         case.same_dtype_out = i % 2 == 0;
-        for kernel in [Strategy::ALL[i % 4], Strategy::ALL[(i + 1) % 4]] {
-            let host = bits(&case.run(engine, kernel));
-            let mut guest = case.clone();
-            guest.over_logits = case.same_dtype_out && i % 4 == 0;
-            let home = match i % 3 {
-                0 => Home::Pooled(0),
-                1 => Home::Apart(3),
-                _ => Home::Pooled(5),
-            };
-            let what = format!("{}, {}", case.name, kernel.name());
-            let over = guest.over_logits;
-            let guest = good(Guest::new(engine, kernel, &guest, home));
-            let mut encoder = guest.encoder();
-            let copies = [0, 1].map(|_| {
-                guest.bound.record(&mut encoder);
-                guest.record_copy(&mut encoder)
-            });
-            engine.queue().submit([encoder.finish()]);
-            let (found, _) = good(guest.results(&copies[0]));
-            good(same_bits(&what, &host, &found));
-            if !over {
-                let (found, _) = good(guest.results(&copies[1]));
-                good(same_bits(&format!("{what}, again"), &host, &found));
-            }
+        let kernel = Strategy::ALL[i % 4];
+        let host = bits(&case.run(engine, kernel));
+        let over = case.same_dtype_out && i >= 4;
+        case.over_logits = over;
+        let home = match i % 3 {
+            0 => Home::Pooled(0),
+            1 => Home::Apart(3),
+            _ => Home::Pooled(5),
+        };
+        let what = format!("{}, {}", case.name, kernel.name());
+        let guest = good(Guest::new(engine, kernel, &case, home));
+        let mut encoder = guest.encoder();
+        let copies = [0, 1].map(|_| {
+            guest.bound.record(&mut encoder);
+            guest.record_copy(&mut encoder)
+        });
+        engine.queue().submit([encoder.finish()]);
+        let (found, _) = good(guest.results(&copies[0]));
+        good(same_bits(&what, &host, &found));
+        if !over {
+            let (found, _) = good(guest.results(&copies[1]));
+            good(same_bits(&format!("{what}, again"), &host, &found));
         }
     }
 }
@@ -369,6 +367,36 @@ fn the_upstream_gradient_may_be_in_a_buffer() {
             let host = bits(&plain.run(engine, kernel));
             good(same_bits("the host call", &host, &bits(&shared)));
             good(same_bits(&format!("upstream {number}"), &host, &found));
+        }
+    }
+}
+
+/// What is no upstream gradient makes the gradient of all rows NaN but that of ignored ones; other outputs
+/// stay.
+#[test]
+fn an_upstream_gradient_that_is_not_finite_shows() {
+    let engine = gpu!();
+    let kernel = Strategy::RowPerInvocation;
+    for (kind, smoothing) in [(Kind::Index, 0.0), (Kind::Index, 0.1), (Kind::Dense, 0.0)] {
+        let mut case = generate(Shape::Wide, kind, 9, 5).want(ONE_PASS);
+        (case.shared, case.label_smoothing) = (true, smoothing);
+        let host = bits(&case.run(engine, kernel));
+        let mut guest = good(Guest::new(engine, kernel, &case, Home::Apart(1)));
+        for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            guest.write("upstream", &floats(&[number]));
+            let (mut found, _) = good(guest.step());
+            let grad = found.grad.take().unwrap();
+            for i in 0..9 {
+                let is_nan = |word: &u32| f32::from_bits(*word).is_nan();
+                let row = &grad[case.row(i)];
+                let right = match case.is_ignored(i) {
+                    true => row.iter().all(|&word| word == 0),
+                    false => row.iter().all(is_nan),
+                };
+                assert!(right, "{}, {number}: row {i}", case.name);
+            }
+            found.grad = host.grad.clone();
+            good(same_bits(&case.name, &host, &found));
         }
     }
 }
