@@ -157,23 +157,24 @@ fn row_pull(state: RowState, label: Label, inverse: f32, lse: f32, scales: vec2<
     return Pull(saturated(veil(pulled + at_label)), at_label, veil(veil(label.others * inverse) * pulled), back, 0.0);
 }
 
-fn column_grad(row: u32, column: u32, p: f32, pull: Pull, label: u32) -> f32 {
+// The gradient of the columns of a slot with respect to z.
+fn slot_grad(row: u32, column: u32, slot: Slot, p: vec4<f32>, pull: Pull, label: u32) -> vec4<f32> {
     if LABELS == VECTORS {
-        return veil(p * (column_weight(row, column) - pull.mean)) * pull.back;
+        return veil4(p * (column_weights(row, column, slot) - pull.mean)) * pull.back;
     }
-    if column == label {
-        var grad = -pull.others;
-        if SMOOTHED || Z_LOSS {
-            grad = veil(grad + veil(p * pull.at_label));
-        }
-        if SMOOTHED {
-            grad -= veil(column_weight(row, column) * pull.back);
-        }
-        return grad;
+    var grad = p * pull.all;
+    var at_label = vec4<f32>(-pull.others);
+    if SMOOTHED || Z_LOSS {
+        at_label = veil4(at_label + veil4(p * pull.at_label));
     }
-    let grad = p * pull.all;
     if has_column_weights() {
-        return veil(grad) - veil(column_weight(row, column) * pull.back);
+        let back = veil4(column_weights(row, column, slot) * pull.back);
+        grad = veil4(grad) - back;
+        at_label -= back;
+    }
+    if LABELS == INDEX {
+        let columns = vec4<u32>(column, column + 1u, column + 2u, column + 3u);
+        grad = select(grad, at_label, columns == vec4<u32>(label));
     }
     return grad;
 }

@@ -47,9 +47,7 @@ fn row_of(row: u32, state: RowState, label: Label) -> Row {
             lse = veil(m.x + (m.y + log_sum));
             scales.y = over(upstream_of(row), z_divisor());
         }
-        if CURVE != PLAIN {
-            scales *= params.slope;
-        }
+        scales *= params.slope;
         pull = row_pull(state, label, inverse, lse, scales);
     }
     return Row(state, label, top, log_sum, inverse, pull);
@@ -84,14 +82,8 @@ fn write_slot(row: u32, column: u32, done: Row) {
         put_softmax(params.log_softmax_start + at, column_step(), count, select(bits, vec4<u32>(MINUS_INF), past));
     }
     if WRITES_GRAD {
-        var bits: vec4<u32>;
-        for (var i = 0u; i < SLOT; i += 1u) {
-            var grad = column_grad(row, column + i, veil(p[i]), done.pull, done.label.column);
-            if CURVE == CAPPED {
-                grad *= cap_slope(slot.x[i]);
-            }
-            bits[i] = bitcast<u32>(grad);
-        }
+        let grad = slot_grad(row, column, slot, veil4(p), done.pull, done.label.column);
+        var bits = bitcast<vec4<u32>>(grad * cap_slopes(slot.x));
         bits = select(bits, nan, (seen & (POISONED | BAD_LABEL | BAD_WEIGHT)) != 0u);
         bits = select(bits, vec4<u32>(0u), past | vec4<bool>((seen & IGNORED) != 0u));
         if GRAD_OVER_LOGITS {

@@ -56,7 +56,7 @@ fn finish_rows(
     let log_sum = log_sum_of(row);
     let lse_pair = lse_of(row, log_sum);
     if params.lse_start != NOT_WANTED {
-        lse[params.lse_start + row] = select(bitcast<u32>(lse_pair.x), NAN, (seen & POISONED) != 0u);
+        lse[params.lse_start + row] = select(lse_bits(row, lse_pair), NAN, (seen & POISONED) != 0u);
     }
     if params.predictions_start != NOT_WANTED {
         predictions[params.predictions_start + row] = state_u32(row, 6u);
