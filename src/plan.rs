@@ -463,7 +463,8 @@ fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
         return Strategy::SplitRow;
     }
     let interleaved = problem.inner() > 1
-        && (!device.software || classes <= software_columns(problem, device, Strategy::RowPerInvocation));
+        && (!device.software
+            || classes <= software_columns(problem, device, Strategy::RowPerInvocation));
     if classes <= best.narrow || interleaved {
         // Neighbouring invocations read neighbouring rows, which is what lies together where rows are
         // interleaved.
