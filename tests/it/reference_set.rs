@@ -423,7 +423,9 @@ fn judge(
             let row = if per_class { j / classes } else { j };
             let slack = slacks.as_ref().map_or(1.0, |s| s[row]);
             let (unit, units, besides) = allowed(output, size, slack);
-            let off = ((found - expected).abs() - besides).max(0.0) / unit;
+            // NaN stays NaN; `max` would make 0 of it.
+            let off = ((found - expected).abs() - besides) / unit;
+            let off = if off < 0.0 { 0.0 } else { off };
             if off <= units {
                 tally.see(output, off, name);
             } else {
