@@ -556,16 +556,16 @@ fn plans_with_options_are_these() {
         ),
         (
             "software, interleaved",
-            loss_grad(18, 131_072).inner(2),
+            loss_grad(18, 61_440).inner(2),
             SOFTWARE,
-            format!("1×128: {count}, {}, {end}", one("/index/strided/grad")),
+            format!("1×272: {count}, {}, {end}", one("/index/strided/grad")),
         ),
         (
             "software, interleaved, longer than an invocation can loop",
-            loss_grad(18, 131_073).inner(2),
+            loss_grad(18, 61_441).inner(2),
             SOFTWARE,
             format!(
-                "1×126: {count}, row_per_subgroup/shuffle/index/strided/grad 64/8, {end}"
+                "1×272: {count}, row_per_subgroup/shuffle/index/strided/grad 64/8, {end}"
             ),
         ),
         // 48 bytes a row; what lies past the classes is written or left.
@@ -748,7 +748,7 @@ fn no_plan_is_an_error_that_says_why() {
             loss_grad(1, 131_073),
             SOFTWARE,
             invocation,
-            "one row needs 524292 bytes in what a software driver can loop over, and this device allows 524288; run it on the CPU, or on a device with larger buffers",
+            "one row needs 524292 bytes in what a software driver can loop over, and this device allows 245760; run it on the CPU, or on a device with larger buffers",
         ),
     ] {
         let error = Plan::with_strategy(&problem.build().unwrap(), &device, strategy);
