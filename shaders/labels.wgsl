@@ -1,7 +1,8 @@
 // What a row is compared with, and the gradient that follows. With c = (1 − ε)·w_y and h = ε/K:
 //
 //   an index y: loss c·(L + m − z_y) + h·Σ w·(L + m − z), gradient p·(c + h·Σw) − h·w, and at the label
-//               −c·(sum of the others)/(1 + s) in place of c·(p − 1), which would cancel
+//               −c·(sum of the others)/(1 + s) in place of c·(p − 1), which would cancel; w has a power
+//               of two of h, h the rest
 //   weights y:  a = w·((1 − ε)·y + h), loss Σ a·(L + m − z), gradient p·Σa − a
 //   a vector v: gradient p·(v − Σ p·v)
 
@@ -41,7 +42,7 @@ fn column_weight(row: u32, column: u32) -> f32 {
         return 0.0;
     }
     if LABELS == INDEX {
-        return class_weight(column);
+        return class_weight(column) * params.share_unit;
     }
     let bits = labels[params.labels_start + element(row, column)];
     if (bits & EXPONENT) == EXPONENT {
@@ -54,7 +55,8 @@ fn column_weight(row: u32, column: u32) -> f32 {
     }
     var a = y;
     if SMOOTHED {
-        a = fma(params.keep_high, y, params.share_high) + fma(params.keep_low, y, params.share_low);
+        let share = vec2<f32>(params.share_high, params.share_low) * params.share_unit;
+        a = fma(params.keep_high, y, share.x) + fma(params.keep_low, y, share.y);
     }
     if CLASS_WEIGHTS {
         a = veil(a * class_weight(column));

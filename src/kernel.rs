@@ -463,6 +463,7 @@ pub struct Params {
     pub keep_low: f32,
     pub share_high: f32,
     pub share_low: f32,
+    pub share_unit: f32,
     pub z_loss: f32,
     pub slope: f32,
     pub factor: f32,
@@ -471,6 +472,9 @@ pub struct Params {
     pub bound: f32,
     pub inverse_cap_high: f32,
     pub inverse_cap_low: f32,
+    pub reserved_0: u32,
+    pub reserved_1: u32,
+    pub reserved_2: u32,
 }
 
 impl Params {
@@ -479,7 +483,15 @@ impl Params {
         let pair = |value: f64| [value as f32, (value - f64::from(value as f32)) as f32];
         let epsilon = f64::from(problem.label_smoothing());
         let [keep_high, keep_low] = pair(1.0 - epsilon);
-        let [share_high, share_low] = pair(epsilon / problem.classes() as f64);
+        // A row sums gaps up in multiples of the power of two, so that they do not overflow where their
+        // share in the loss does not.
+        let share = epsilon / problem.classes() as f64;
+        let share_unit = if share > 0.0 {
+            share.log2().floor().exp2()
+        } else {
+            1.0
+        };
+        let [share_high, share_low] = pair(share / share_unit);
         let slope = problem.logit_scale();
         // A scale below 1 is applied to half the difference, which cannot overflow.
         let (factor, unit) = match problem.softcap() {
@@ -502,6 +514,7 @@ impl Params {
             keep_low,
             share_high,
             share_low,
+            share_unit: share_unit as f32,
             z_loss: problem.z_loss(),
             slope,
             factor,

@@ -17,7 +17,8 @@ const VECTORS = 3u;
 
 // L·Σa + Σ a·(m − z).
 fn cross_entropy(row: u32, log_sum: vec2<f32>) -> Term {
-    // Index labels: a is c at the label and h times what was summed up, (c, h) = ((1 − ε)·w_y, ε/K).
+    // Index labels: a is c at the label, (1 − ε)·w_y, and h times what was summed up, which has the rest of
+    // ε/K.
     var c = vec2<f32>(0.0);
     var h = vec2<f32>(1.0, 0.0);
     if LABELS == INDEX {

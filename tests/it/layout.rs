@@ -165,8 +165,9 @@ fn params_are_the_same_bytes() {
         denominator_flags logits_start labels_start class_weights_start upstream_start
         denominator_start softmax_start log_softmax_start grad_start losses_start lse_start
         predictions_start entropy_start correct_start z_losses_start loss_start z_loss_start
-        status_start upstream_stride upstream denominator keep_high keep_low share_high share_low
-        z_loss slope factor unit gone bound inverse_cap_high inverse_cap_low);
+        status_start upstream_stride upstream denominator keep_high keep_low share_high share_low share_unit
+        z_loss slope factor unit gone bound inverse_cap_high inverse_cap_low
+        reserved_0 reserved_1 reserved_2);
     assert_eq!(
         host.len() * 4,
         size_of::<Params>(),

@@ -6,7 +6,7 @@ use softxent::plan::{DeviceProfile, fold};
 use softxent::{Plan, Problem, ProblemBuilder, Strategy, Wanted};
 
 /// The least that WebGPU promises.
-const WEBGPU: DeviceProfile = DeviceProfile {
+pub const WEBGPU: DeviceProfile = DeviceProfile {
     software: false,
     max_binding: 128 << 20,
     max_buffer: 256 << 20,

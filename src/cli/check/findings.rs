@@ -321,7 +321,8 @@ impl Findings {
         /// Lines of a table that nobody wants to read in full.
         const MOST: usize = 10;
         let mut text = String::new();
-        let broken: Vec<&Line> = self.rows.iter().filter(|line| !line.is_kept()).collect();
+        let mut broken: Vec<&Line> = self.rows.iter().filter(|line| !line.is_kept()).collect();
+        broken.sort_by(|a, b| (b.found / b.allowed).total_cmp(&(a.found / a.allowed)));
         for line in broken.iter().take(MOST) {
             let of = match (line.classes, line.kind) {
                 (Some(classes), Some(kind)) => {
