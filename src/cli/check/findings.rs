@@ -349,8 +349,8 @@ impl Findings {
         text += match self.verdict {
             "kept" => "All is as promised.\n",
             "reduced" => {
-                "Accuracy is reduced: this driver rearranges floating-point sums. Results are of use, but \
-                 confident rows\nlose digits.\n"
+                "Accuracy is reduced: this driver rearranges floating-point sums. Results are of use, but may \
+                 be off by more\nthan is promised.\n"
             }
             _ => "NOT all is as promised on this adapter.\n",
         };
