@@ -44,8 +44,8 @@ struct Params {
     share_unit: f32,
     // λ.
     z_loss: f32,
-    // From x to z, see `curve/`: s; factor and unit; how far below the top exp is 0; from which |x| on
-    // tanh is 1; s/c as a sum of two.
+    // From x to z, see `curve/`: s; factor and unit; half of how far below the top exp is 0; from which
+    // |x| on tanh is 1; s/c as a sum of two.
     slope: f32,
     factor: f32,
     unit: f32,

@@ -519,8 +519,8 @@ impl Params {
             slope,
             factor,
             unit,
-            // exp is 0 from -104 on; half the largest f32 below the top it is for any scale that counts.
-            gone: (104.0 / (f64::from(factor) * f64::from(unit))).min(most / 2.0) as f32,
+            // exp is 0 from -104 on.
+            gone: (52.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
             // tanh(52) is 1, and so is it within 2^-149 beyond.
             bound: (52.0 / per_cap).min(most) as f32,
             inverse_cap_high,

@@ -2,7 +2,7 @@
 // multiplied, with their rounding errors. Rounding z itself would put exp off by up to 471 ULP.
 
 fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
-    let gone = here.x < top.x - params.gone;
+    let gone = 0.5 * here.x - 0.5 * top.x < -params.gone;
     var gap = two_sum(params.unit * select(here.x, top.x, gone), -params.unit * top.x);
     gap.y += here.y - top.y;
     return veil(select(exp_sum(times_factor(pair_of(gap.x, gap.y))), 0.0, gone));
