@@ -1209,7 +1209,7 @@ fn reduced_accuracy_is_said_and_results_are_given() {
     for expected in [
         "self-test  passed, reduced accuracy: the driver rearranges",
         // What it costs, and where.
-        "confident: ",
+        "log1p: ",
         "Accuracy is reduced",
     ] {
         assert!(run.out.contains(expected), "{expected}: {}", run.out);

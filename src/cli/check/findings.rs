@@ -321,7 +321,8 @@ impl Findings {
         /// Lines of a table that nobody wants to read in full.
         const MOST: usize = 10;
         let mut text = String::new();
-        let broken: Vec<&Line> = self.rows.iter().filter(|line| !line.is_kept()).collect();
+        let mut broken: Vec<&Line> = self.rows.iter().filter(|line| !line.is_kept()).collect();
+        broken.sort_by(|a, b| (b.found / b.allowed).total_cmp(&(a.found / a.allowed)));
         for line in broken.iter().take(MOST) {
             let of = match (line.classes, line.kind) {
                 (Some(classes), Some(kind)) => {
@@ -348,8 +349,8 @@ impl Findings {
         text += match self.verdict {
             "kept" => "All is as promised.\n",
             "reduced" => {
-                "Accuracy is reduced: this driver rearranges floating-point sums. Results are of use, but \
-                 confident rows\nlose digits.\n"
+                "Accuracy is reduced: this driver rearranges floating-point sums. Results are of use, but may \
+                 be off by more\nthan is promised.\n"
             }
             _ => "NOT all is as promised on this adapter.\n",
         };
