@@ -443,13 +443,6 @@ pub const BUGS: &[Bug] = &[
         "class_weights",
     ),
     (
-        "a weight of -0 keeps its sign",
-        OPTIONS,
-        "return abs(bitcast<f32>(bits));",
-        "return bitcast<f32>(bits);",
-        "class_weights",
-    ),
-    (
         "a weight of -0 is none for the denominator",
         INVOCATION,
         "weight > 0x80000000u",
@@ -1060,10 +1053,10 @@ pub const BUGS: &[Bug] = &[
         "empty_means",
     ),
     (
-        "the gradient of a mean of nothing is not 0",
+        "the gradient of a mean of nothing is NaN",
         OPTIONS,
         "    if by.empty {\n        return 0.0;",
-        "    if by.empty {\n        return value;",
+        "    if by.empty {\n        return bitcast<f32>(NAN ^ params.zero);",
         "empty_means",
     ),
     (
