@@ -463,11 +463,31 @@ fn bad_weights(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         }
     }
     match (found.loss.map(f32::from_bits), found.nan_rows) {
-        (Some(loss), 4) if loss.is_nan() => Ok(()),
-        other => Err(format!(
-            "loss and NaN rows with weights that are none: {other:?}"
-        )),
+        (Some(loss), 4) if loss.is_nan() => {}
+        other => {
+            return Err(format!(
+                "loss and NaN rows with weights that are none: {other:?}"
+            ));
+        }
     }
+    // They are in the denominator too, of which each row has its share: seen at the labels.
+    case.class_weights = BAD.to_vec();
+    case = case.reduce(Reduction::Mean);
+    for bad in 1..6 {
+        let labels = [0, 0, 0, bad, 0, 4];
+        case.index = Some(labels.map(|y| y as i64).to_vec());
+        let (found, _) = Guest::new(engine, kernel, &case, Home::Apart(1))?.step()?;
+        let grad = found.grad.unwrap_or_default();
+        let at_label = |i: usize| f32::from_bits(grad[6 * i + labels[i]]).is_nan();
+        let nans = (0..6).filter(|&i| at_label(i)).count();
+        if nans != if is_bad(bad) { 6 } else { 0 } {
+            return Err(format!(
+                "{nans} rows have a NaN at their label where one has the class weight {}",
+                BAD[bad]
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Smoothing a little and wholly, with and without class weights, and over masked classes.

@@ -1103,10 +1103,11 @@ fn plant(kernel: Strategy) {
         });
         let result = named(check)(&edited, kernel);
         if changed.load(Ordering::Relaxed) == 0 {
-            assert!(
-                !kernels.contains(&kernel),
-                "{bug}: {check} compiles no shader with the text to replace: {from}"
-            );
+            if kernels.contains(&kernel) {
+                missed.push(format!(
+                    "{bug}: {check} compiles no shader with the text to replace"
+                ));
+            }
             continue;
         }
         planted += 1;
