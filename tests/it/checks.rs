@@ -6,7 +6,7 @@ use softxent::half::f16;
 use softxent::{Denominator, Dtype, EmptyMean, Engine, Padding, Reduction, Strategy, Wanted};
 
 use crate::cases::{Kind, Shape, generate, some_weights};
-use crate::common::{Case, bits, exact_quotient, gpu, report, same_bits};
+use crate::common::{Case, bits, exact_quotient, gpu, limited, report, same_bits};
 use crate::guest::{Guest, Home};
 use crate::judge::{Worst, check_rounded, judge};
 
@@ -989,5 +989,39 @@ fn passes(name: &str) {
     }
     if begun.elapsed().as_secs() >= 8 {
         report(&format!("the check {name} took {:.1?}", begun.elapsed()));
+    }
+}
+
+/// What the host alone does with a batch that it cuts into chunks: halves, interleaved and padded rows, an
+/// odd number of them in the last chunk, a sum of weights that is that of all. No shader has a part in it,
+/// so one kernel is enough.
+#[test]
+fn a_batch_in_chunks_is_the_batch() {
+    let engine = gpu!();
+    let kernel = Strategy::RowPerInvocation;
+    for inner in [1, 2] {
+        let mut case = generate(Shape::Wide, Kind::Index, 10, 1101).store(Dtype::F16);
+        case.class_weights = some_weights(1101);
+        case.z_loss = 0.5;
+        case.logits[9 * 1101] = f32::NAN;
+        case = case.want([
+            Wanted::Grad,
+            Wanted::Losses,
+            Wanted::Loss,
+            Wanted::ZLosses,
+            Wanted::ZLoss,
+        ]);
+        case = lay_out(case, inner, 1103, Padding::Masked);
+        let whole = run(engine, kernel, &case);
+        let row_bytes = 4 * case.columns() as u64;
+        let few = limited(engine, |profile| {
+            profile.max_binding = 4 * row_bytes + u64::from(profile.offset_alignment);
+        });
+        let parts = run(&few, kernel, &case);
+        match (whole, parts) {
+            (Ok(whole), Ok(parts)) => same_bits(&case.name, &bits(&whole), &bits(&parts)),
+            (whole, parts) => whole.and(parts).map(|_| ()),
+        }
+        .unwrap_or_else(|why| panic!("{why}"));
     }
 }
