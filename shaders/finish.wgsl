@@ -24,9 +24,19 @@ fn log_sum_of(row: u32) -> vec2<f32> {
     return log1p_pair(state_f32(row, 1u));
 }
 
-// m + L.
+// m + L; where m is large, L is no part of it.
 fn lse_of(row: u32, log_sum: vec2<f32>) -> vec2<f32> {
-    return pair_sum(z_of(point(state_f32(row, 0u))), log_sum);
+    let m = z_of(point(state_f32(row, 0u)));
+    if is_large(m.x) {
+        return vec2<f32>(m.x, 0.0);
+    }
+    return pair_sum(m, log_sum);
+}
+
+// The bits of lse, infinite where it is past the largest f32.
+fn lse_bits(row: u32, lse: vec2<f32>) -> u32 {
+    let infinite = select(PLUS_INF, MINUS_INF, lse.x < 0.0);
+    return select(bitcast<u32>(lse.x), infinite, is_past(point(state_f32(row, 0u))));
 }
 
 // A part of the loss: as a sum of two f32 unless it is large, and its bits, which may be those of +inf.

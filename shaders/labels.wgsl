@@ -1,7 +1,8 @@
 // What a row is compared with, and the gradient that follows. With c = (1 − ε)·w_y and h = ε/K:
 //
 //   an index y: loss c·(L + m − z_y) + h·Σ w·(L + m − z), gradient p·(c + h·Σw) − h·w, and at the label
-//               −c·(sum of the others)/(1 + s) in place of c·(p − 1), which would cancel
+//               −c·(sum of the others)/(1 + s) in place of c·(p − 1), which would cancel; w has a power
+//               of two of h, h the rest
 //   weights y:  a = w·((1 − ε)·y + h), loss Σ a·(L + m − z), gradient p·Σa − a
 //   a vector v: gradient p·(v − Σ p·v)
 
@@ -41,7 +42,7 @@ fn column_weight(row: u32, column: u32) -> f32 {
         return 0.0;
     }
     if LABELS == INDEX {
-        return class_weight(column);
+        return class_weight(column) * params.share_unit;
     }
     let bits = labels[params.labels_start + element(row, column)];
     if (bits & EXPONENT) == EXPONENT {
@@ -54,7 +55,8 @@ fn column_weight(row: u32, column: u32) -> f32 {
     }
     var a = y;
     if SMOOTHED {
-        a = fma(params.keep_high, y, params.share_high) + fma(params.keep_low, y, params.share_low);
+        let share = vec2<f32>(params.share_high, params.share_low) * params.share_unit;
+        a = fma(params.keep_high, y, share.x) + fma(params.keep_low, y, share.y);
     }
     if CLASS_WEIGHTS {
         a = veil(a * class_weight(column));
@@ -157,23 +159,24 @@ fn row_pull(state: RowState, label: Label, inverse: f32, lse: f32, scales: vec2<
     return Pull(saturated(veil(pulled + at_label)), at_label, veil(veil(label.others * inverse) * pulled), back, 0.0);
 }
 
-fn column_grad(row: u32, column: u32, p: f32, pull: Pull, label: u32) -> f32 {
+// The gradient of the columns of a slot with respect to z.
+fn slot_grad(row: u32, column: u32, slot: Slot, p: vec4<f32>, pull: Pull, label: u32) -> vec4<f32> {
     if LABELS == VECTORS {
-        return veil(p * (column_weight(row, column) - pull.mean)) * pull.back;
+        return veil4(p * (column_weights(row, column, slot) - pull.mean)) * pull.back;
     }
-    if column == label {
-        var grad = -pull.others;
-        if SMOOTHED || Z_LOSS {
-            grad = veil(grad + veil(p * pull.at_label));
-        }
-        if SMOOTHED {
-            grad -= veil(column_weight(row, column) * pull.back);
-        }
-        return grad;
+    var grad = p * pull.all;
+    var at_label = vec4<f32>(-pull.others);
+    if SMOOTHED || Z_LOSS {
+        at_label = veil4(at_label + veil4(p * pull.at_label));
     }
-    let grad = p * pull.all;
     if has_column_weights() {
-        return veil(grad) - veil(column_weight(row, column) * pull.back);
+        let back = veil4(column_weights(row, column, slot) * pull.back);
+        grad = veil4(grad) - back;
+        at_label -= back;
+    }
+    if LABELS == INDEX {
+        let columns = vec4<u32>(column, column + 1u, column + 2u, column + 3u);
+        grad = select(grad, at_label, columns == vec4<u32>(label));
     }
     return grad;
 }

@@ -18,6 +18,22 @@ fn veil(value: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(value) ^ params.zero);
 }
 
+fn veil4(values: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(values) ^ vec4<u32>(params.zero));
+}
+
+// Four sums of two f32 each.
+struct Four {
+    high: vec4<f32>,
+    low: vec4<f32>,
+}
+
+fn two_sums(a: vec4<f32>, b: vec4<f32>) -> Four {
+    let sum = veil4(a + b);
+    let b_part = veil4(sum - a);
+    return Four(sum, (a - veil4(sum - b_part)) + (b - b_part));
+}
+
 // a + b and what its rounding lost.
 fn two_sum(a: f32, b: f32) -> vec2<f32> {
     let sum = veil(a + b);
@@ -28,18 +44,25 @@ fn two_sum(a: f32, b: f32) -> vec2<f32> {
 // exp of gap.x + gap.y from -105 to 0, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].
 // gap.y, the rounding error of gap.x, joins the reduced argument; without it, e is off by up to 64 ULP.
 fn exp_sum(gap: vec2<f32>) -> f32 {
-    let n = max(round(gap.x * LOG2_E), -127.0);
+    return exp_four(Four(vec4<f32>(gap.x), vec4<f32>(gap.y))).x;
+}
+
+// The same of four.
+fn exp_four(gap: Four) -> vec4<f32> {
+    let n = max(round(gap.high * LOG2_E), vec4<f32>(-127.0));
     // The reduced argument in two parts, the first exact.
-    let r_high = fma(n, -LN_2_HIGH, gap.x);
-    let r_low = fma(n, -LN_2_LOW, gap.y);
+    let r_high = fma(n, vec4<f32>(-LN_2_HIGH), gap.high);
+    let r_low = fma(n, vec4<f32>(-LN_2_LOW), gap.low);
     let r = r_high + r_low;
-    var q = fma(r, 0x1.6fef88p-10f, 0x1.1257dp-7f);
-    q = fma(r, q, 0x1.5552fep-5f);
-    q = fma(r, q, 0x1.555466p-3f);
-    q = fma(r, q, 0.5);
-    let e = 1.0 + (r_high + fma(r * r, q, r_low));
+    var q = fma(r, vec4<f32>(0x1.6fef88p-10f), vec4<f32>(0x1.1257dp-7f));
+    q = fma(r, q, vec4<f32>(0x1.5552fep-5f));
+    q = fma(r, q, vec4<f32>(0x1.555466p-3f));
+    q = fma(r, q, vec4<f32>(0.5));
+    // Summed in this order and no other: Mesa's compiler would make it ((1 + r_high) + r²q) + r_low, which
+    // rounds three times at the size of 1 and is off by 1.14 ULP.
+    let e = 1.0 + veil4(r_high + veil4(fma(r * r, q, r_low)));
     // 2^n from its bits; n = -127 gives 0.
-    return veil(e * bitcast<f32>(u32(i32(n) + 127) << 23u));
+    return veil4(e * bitcast<vec4<f32>>(vec4<u32>(vec4<i32>(n) + 127) << vec4<u32>(23u)));
 }
 
 // log(1 + s) for finite s >= 0, within 2 ULP.

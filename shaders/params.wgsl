@@ -36,14 +36,16 @@ struct Params {
     upstream: f32,
     // A number of rows, or the bits of an f32; see the flags.
     denominator: u32,
-    // Label smoothing: 1 − ε and ε/K, each as a sum of two.
+    // Label smoothing: 1 − ε as a sum of two, and ε/K as one times a power of two.
     keep_high: f32,
     keep_low: f32,
     share_high: f32,
     share_low: f32,
+    share_unit: f32,
     // λ.
     z_loss: f32,
-    // From x to z, see `curve.wgsl`.
+    // From x to z, see `curve/`: s; factor and unit; half of how far below the top exp is 0; from which
+    // |x| on tanh is 1; s/c as a sum of two.
     slope: f32,
     factor: f32,
     unit: f32,
@@ -51,6 +53,9 @@ struct Params {
     bound: f32,
     inverse_cap_high: f32,
     inverse_cap_low: f32,
+    reserved_0: u32,
+    reserved_1: u32,
+    reserved_2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

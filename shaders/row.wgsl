@@ -21,6 +21,7 @@ struct Row {
     log_sum: f32,   // L = log(1 + s); lse = m + L
     inverse: f32,   // 1/(1 + s)
     pull: Pull,
+    bad_scale: bool,  // of the gradient: NaN, which no arithmetic keeps
 }
 
 fn finish_row(row: u32, state: RowState) -> Row {
@@ -39,7 +40,9 @@ fn row_of(row: u32, state: RowState, label: Label) -> Row {
         inverse = reciprocal_sum(s);
     }
     var pull = Pull();
+    var bad_scale = false;
     if WRITES_GRAD {
+        bad_scale = is_no_scale(upstream_of(row), divisor());
         var lse = 0.0;
         var scales = vec2<f32>(over(upstream_of(row), divisor()), 0.0);
         if Z_LOSS {
@@ -47,12 +50,10 @@ fn row_of(row: u32, state: RowState, label: Label) -> Row {
             lse = veil(m.x + (m.y + log_sum));
             scales.y = over(upstream_of(row), z_divisor());
         }
-        if CURVE != PLAIN {
-            scales *= params.slope;
-        }
+        scales *= params.slope;
         pull = row_pull(state, label, inverse, lse, scales);
     }
-    return Row(state, label, top, log_sum, inverse, pull);
+    return Row(state, label, top, log_sum, inverse, pull, bad_scale);
 }
 
 // How many columns are written.
@@ -84,15 +85,9 @@ fn write_slot(row: u32, column: u32, done: Row) {
         put_softmax(params.log_softmax_start + at, column_step(), count, select(bits, vec4<u32>(MINUS_INF), past));
     }
     if WRITES_GRAD {
-        var bits: vec4<u32>;
-        for (var i = 0u; i < SLOT; i += 1u) {
-            var grad = column_grad(row, column + i, veil(p[i]), done.pull, done.label.column);
-            if CURVE == CAPPED {
-                grad *= cap_slope(slot.x[i]);
-            }
-            bits[i] = bitcast<u32>(grad);
-        }
-        bits = select(bits, nan, (seen & (POISONED | BAD_LABEL | BAD_WEIGHT)) != 0u);
+        let grad = slot_grad(row, column, slot, veil4(p), done.pull, done.label.column);
+        var bits = bitcast<vec4<u32>>(grad * cap_slopes(slot.x));
+        bits = select(bits, nan, done.bad_scale || (seen & (POISONED | BAD_LABEL | BAD_WEIGHT)) != 0u);
         bits = select(bits, vec4<u32>(0u), past | vec4<bool>((seen & IGNORED) != 0u));
         if GRAD_OVER_LOGITS {
             put_logits(at, column_step(), count, bits);

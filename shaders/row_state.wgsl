@@ -52,6 +52,21 @@ fn merge(left: RowState, right: RowState) -> RowState {
     return high;
 }
 
+// The largest x of what is looked at, with its point.
+struct Peak {
+    x: f32,
+    point: vec2<f32>,
+}
+
+fn peak(x: f32) -> Peak {
+    return Peak(x, point(x));
+}
+
+fn half_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
+    let gap = half_gap_pair(here, top);
+    return veil(gap.x + gap.y);
+}
+
 // Order of finite floats as order of integers; 0 is below all of them.
 fn order_key(value: f32) -> u32 {
     let bits = bitcast<u32>(value);

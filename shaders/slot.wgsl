@@ -63,12 +63,7 @@ fn exp_slot(slot: Slot, top: Peak) -> vec4<f32> {
     if FROM_SOFTMAX {
         return select(vec4<f32>(0.0), slot.x, slot.live);
     }
-    let e = vec4<f32>(
-        exp_gap(point(slot.x.x), top.point),
-        exp_gap(point(slot.x.y), top.point),
-        exp_gap(point(slot.x.z), top.point),
-        exp_gap(point(slot.x.w), top.point),
-    );
+    let e = exp_gaps(slot.x, top.point);
     return select(vec4<f32>(0.0), e, slot.live);
 }
 
@@ -90,14 +85,10 @@ fn key_of(top: Top) -> u32 {
     return select(0u, select(order_key(top.x), order_key(0.0), FROM_SOFTMAX), top.live);
 }
 
-// Two slots an iteration: one driver (llvmpipe) ends an invocation after 65535 of them.
 fn lane_sums(row: u32, column: u32, end: u32, top: Peak) -> Sums {
     var sums = Sums();
-    for (var at = column; at < end; at += 2u * LANE_STEP) {
+    for (var at = column; at < end; at += LANE_STEP) {
         sums += slot_sums(row, at, read_slot(row, at), top);
-        if at + LANE_STEP < end {
-            sums += slot_sums(row, at + LANE_STEP, read_slot(row, at + LANE_STEP), top);
-        }
     }
     return sums;
 }

@@ -9,14 +9,16 @@ fn upstream_of(row: u32) -> f32 {
     return upstream[params.upstream_start + row * params.upstream_stride];
 }
 
-// value / by, rounded twice. Nothing to divide by has no row to scale, and gives 0; a number that is
-// no denominator gives NaN.
+// Whether value / by is NaN, by integers: a number that is no denominator, or an upstream gradient that
+// is not finite.
+fn is_no_scale(value: f32, by: Divisor) -> bool {
+    return (!by.empty && !divides(by)) || (bitcast<u32>(value) & EXPONENT) == EXPONENT;
+}
+
+// value / by, rounded twice. Nothing to divide by has no row to scale, and gives 0.
 fn over(value: f32, by: Divisor) -> f32 {
-    if by.empty {
+    if by.empty || !divides(by) {
         return 0.0;
-    }
-    if !divides(by) {
-        return bitcast<f32>(0x7fc00000u ^ params.zero);
     }
     var d = vec2<f32>(bitcast<f32>(by.word), 0.0);
     if by.is_count {

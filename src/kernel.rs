@@ -4,6 +4,12 @@ use std::fmt;
 
 use crate::problem::{Dtype, LabelKind, Problem};
 
+macro_rules! shader {
+    ($name:literal) => {
+        include_str!(concat!("../shaders/", $name, ".wgsl"))
+    };
+}
+
 /// Who owns a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Strategy {
@@ -140,7 +146,6 @@ pub enum SoftmaxOutput {
 
 /// From logits to what softmax is taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u32)]
 pub enum Curve {
     /// The logits themselves.
     Plain,
@@ -148,6 +153,19 @@ pub enum Curve {
     Scaled,
     /// Bounded by a cap, whatever the scale.
     Capped,
+}
+
+impl Curve {
+    /// All of them.
+    pub const ALL: [Curve; 3] = [Curve::Plain, Curve::Scaled, Curve::Capped];
+
+    fn wgsl(self) -> Vec<&'static str> {
+        match self {
+            Curve::Plain => vec![shader!("curve/plain")],
+            Curve::Scaled => vec![shader!("curve/scaled"), shader!("curve/times")],
+            Curve::Capped => vec![shader!("curve/capped"), shader!("curve/times")],
+        }
+    }
 }
 
 /// What a row sums up.
@@ -171,8 +189,6 @@ pub struct Options {
     pub grad: GradOutput,
     /// How the logits are stored, and outputs in 16 bits.
     pub dtype: Dtype,
-    /// The way from x to z.
-    pub curve: Curve,
     /// Whether the first column of the maximum is looked for.
     pub predictions: bool,
     /// Whether the entropy is wanted.
@@ -198,7 +214,6 @@ impl Options {
         softmax: SoftmaxOutput::None,
         grad: GradOutput::None,
         dtype: Dtype::F32,
-        curve: Curve::Plain,
         predictions: false,
         entropy: false,
         class_weights: false,
@@ -226,11 +241,6 @@ impl fmt::Display for Options {
                 LabelInput::Vector => "vector",
             },
             when(self.dtype != Dtype::F32, self.dtype.name()),
-            match self.curve {
-                Curve::Plain => "",
-                Curve::Scaled => "scaled",
-                Curve::Capped => "capped",
-            },
             when(self.from_softmax, "from_softmax"),
             when(self.strided, "strided"),
             when(self.class_weights, "weighted"),
@@ -266,6 +276,8 @@ pub enum Variant {
         kernel: RowKernel,
         /// The way through a block.
         exchange: Exchange,
+        /// The way from x to z.
+        curve: Curve,
         /// What it sums up.
         sums: Sums,
         /// [`Access::ReadWrite`] where the logits share a buffer with another array, or the gradient
@@ -279,9 +291,9 @@ pub enum Variant {
     /// Rounds the sum of the weights.
     RoundDenominator,
     /// From row states to per-row outputs and the sums of the batch.
-    FinishRows,
+    FinishRows(Curve),
     /// From row states to the outputs that are seldom wanted.
-    MoreRows,
+    MoreRows(Curve),
     /// From the sums of the batch to the loss.
     Reduce,
     /// Known answers.
@@ -451,6 +463,7 @@ pub struct Params {
     pub keep_low: f32,
     pub share_high: f32,
     pub share_low: f32,
+    pub share_unit: f32,
     pub z_loss: f32,
     pub slope: f32,
     pub factor: f32,
@@ -459,6 +472,9 @@ pub struct Params {
     pub bound: f32,
     pub inverse_cap_high: f32,
     pub inverse_cap_low: f32,
+    pub reserved_0: u32,
+    pub reserved_1: u32,
+    pub reserved_2: u32,
 }
 
 impl Params {
@@ -467,7 +483,15 @@ impl Params {
         let pair = |value: f64| [value as f32, (value - f64::from(value as f32)) as f32];
         let epsilon = f64::from(problem.label_smoothing());
         let [keep_high, keep_low] = pair(1.0 - epsilon);
-        let [share_high, share_low] = pair(epsilon / problem.classes() as f64);
+        // A row sums gaps up in multiples of the power of two, so that they do not overflow where their
+        // share in the loss does not.
+        let share = epsilon / problem.classes() as f64;
+        let share_unit = if share > 0.0 {
+            share.log2().floor().exp2()
+        } else {
+            1.0
+        };
+        let [share_high, share_low] = pair(share / share_unit);
         let slope = problem.logit_scale();
         // A scale below 1 is applied to half the difference, which cannot overflow.
         let (factor, unit) = match problem.softcap() {
@@ -490,12 +514,13 @@ impl Params {
             keep_low,
             share_high,
             share_low,
+            share_unit: share_unit as f32,
             z_loss: problem.z_loss(),
             slope,
             factor,
             unit,
-            // exp is 0 from -104 on; half the largest f32 below the top it is for any scale that counts.
-            gone: (104.0 / (f64::from(factor) * f64::from(unit))).min(most / 2.0) as f32,
+            // exp is 0 from -104 on.
+            gone: (52.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
             // tanh(52) is 1, and so is it within 2^-149 beyond.
             bound: (52.0 / per_cap).min(most) as f32,
             inverse_cap_high,
@@ -511,42 +536,40 @@ pub(crate) fn device_ignore_index(ignore_index: i64) -> i32 {
     i32::try_from(ignore_index).unwrap_or(-1)
 }
 
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../shaders/", $name, ".wgsl"))
-    };
-}
-
 impl Variant {
     /// Every variant there is.
     pub fn all() -> Vec<Variant> {
         let mut all = vec![
             Variant::CountLabels,
             Variant::RoundDenominator,
-            Variant::FinishRows,
-            Variant::MoreRows,
             Variant::Reduce,
             Variant::SelfTest,
             Variant::ShuffleTest,
             Variant::MathTest,
         ];
+        for curve in Curve::ALL {
+            all.extend([Variant::FinishRows(curve), Variant::MoreRows(curve)]);
+        }
         for kernel in RowKernel::ALL {
             let exchanges: &[Exchange] = match kernel.has_teams() {
                 true => &[Exchange::Memory, Exchange::Shuffle],
                 false => &[Exchange::None],
             };
             for &exchange in exchanges {
-                for sums in [Sums::Plain, Sums::Full] {
-                    for logits in [Access::Read, Access::ReadWrite] {
-                        for halves in [false, true] {
-                            if kernel.writes() || !halves {
-                                all.push(Variant::Row {
-                                    kernel,
-                                    exchange,
-                                    sums,
-                                    logits,
-                                    halves,
-                                });
+                for curve in Curve::ALL {
+                    for sums in [Sums::Plain, Sums::Full] {
+                        for logits in [Access::Read, Access::ReadWrite] {
+                            for halves in [false, true] {
+                                if kernel.writes() || !halves {
+                                    all.push(Variant::Row {
+                                        kernel,
+                                        exchange,
+                                        curve,
+                                        sums,
+                                        logits,
+                                        halves,
+                                    });
+                                }
                             }
                         }
                     }
@@ -562,8 +585,8 @@ impl Variant {
             Variant::Row { kernel, .. } => kernel.name(),
             Variant::CountLabels => "count_labels",
             Variant::RoundDenominator => "round_denominator",
-            Variant::FinishRows => "finish_rows",
-            Variant::MoreRows => "more_rows",
+            Variant::FinishRows(_) => "finish_rows",
+            Variant::MoreRows(_) => "more_rows",
             Variant::Reduce => "reduce",
             Variant::SelfTest => "self_test",
             Variant::ShuffleTest => "shuffle_test",
@@ -578,15 +601,17 @@ impl Variant {
             Variant::Row {
                 kernel,
                 exchange,
+                curve,
                 sums,
                 logits,
                 halves,
             } => {
+                parts.extend([shader!("math"), shader!("specials")]);
+                if curve != Curve::Plain {
+                    parts.push(shader!("pairs"));
+                }
+                parts.extend(curve.wgsl());
                 parts.extend([
-                    shader!("math"),
-                    shader!("specials"),
-                    shader!("pairs"),
-                    shader!("curve"),
                     shader!("row_state"),
                     shader!("seen"),
                     shader!("logits/bits"),
@@ -644,17 +669,12 @@ impl Variant {
                 shader!("totals"),
                 shader!("kernels/round_denominator"),
             ]),
-            Variant::FinishRows | Variant::MoreRows => {
-                parts.extend([
-                    shader!("math"),
-                    shader!("specials"),
-                    shader!("pairs"),
-                    shader!("curve"),
-                    shader!("seen"),
-                    shader!("finish"),
-                ]);
+            Variant::FinishRows(curve) | Variant::MoreRows(curve) => {
+                parts.extend([shader!("math"), shader!("specials"), shader!("pairs")]);
+                parts.extend(curve.wgsl());
+                parts.extend([shader!("seen"), shader!("finish")]);
                 parts.extend(match self {
-                    Variant::MoreRows => vec![shader!("kernels/more_rows")],
+                    Variant::MoreRows(_) => vec![shader!("kernels/more_rows")],
                     _ => vec![
                         shader!("accumulators"),
                         shader!("status"),
@@ -693,8 +713,8 @@ impl Variant {
             ],
             Variant::CountLabels => &[Labels, ClassWeights, Denominator, Accumulators],
             Variant::RoundDenominator => &[Denominator, Accumulators],
-            Variant::FinishRows => &[States, Losses, Lse, Predictions, Accumulators, Status],
-            Variant::MoreRows => &[States, Entropy, Correct, ZLosses],
+            Variant::FinishRows(_) => &[States, Losses, Lse, Predictions, Accumulators, Status],
+            Variant::MoreRows(_) => &[States, Entropy, Correct, ZLosses],
             Variant::Reduce => &[Denominator, Loss, ZLoss, Accumulators, Status],
             Variant::SelfTest | Variant::ShuffleTest | Variant::MathTest => &[Probes],
         };
@@ -710,6 +730,15 @@ impl Variant {
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.entry_point())?;
+        if let Variant::Row { curve, .. } | Variant::FinishRows(curve) | Variant::MoreRows(curve) =
+            self
+        {
+            f.write_str(match curve {
+                Curve::Plain => "",
+                Curve::Scaled => "/scaled",
+                Curve::Capped => "/capped",
+            })?;
+        }
         if let Variant::Row {
             exchange,
             sums,

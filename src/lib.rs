@@ -10,13 +10,17 @@
 //! | word | meaning |
 //! |---|---|
 //! | rows, classes | `N` samples or tokens, `K` classes each |
-//! | logits | `x`, `[rows, classes]`, f32 |
+//! | logits | `x`, `[rows, classes]`, in f32, f16 or bf16; the class axis may be [any](ProblemBuilder::inner), and [padded](ProblemBuilder::row_length) |
+//! | z | what softmax is taken of: `x` times the [logit scale](ProblemBuilder::logit_scale) `s`, bounded by the [softcap](ProblemBuilder::softcap): `c·tanh(s·x/c)` |
 //! | labels | one class index per row, or a dense row of label weights `y`, `[rows, classes]` |
-//! | lse | `log Σₖ exp xₖ` of a row |
-//! | softmax | `pₖ = exp(xₖ − lse)` |
-//! | losses | of each row: `Σₖ yₖ·(lse − xₖ)`; with an index label `lse − x_y` |
-//! | loss | the losses reduced: their sum, or their mean over the rows that are not ignored |
-//! | grad | of the loss with respect to the logits: `pₖ·Σy − yₖ`, times the upstream gradient, over the denominator |
+//! | t | the label row, [smoothed](ProblemBuilder::label_smoothing): `(1 − ε)·y + ε/K` |
+//! | w | [class weights](ProblemBuilder::class_weights), `[classes]` |
+//! | lse | `log Σₖ exp zₖ` of a row |
+//! | softmax | `pₖ = exp(zₖ − lse)` |
+//! | losses | of each row: `Σₖ wₖtₖ·(lse − zₖ) + λ·lse²`, the last term being the [z-loss](ProblemBuilder::z_loss); with an index label and no options `lse − x_y` |
+//! | loss | the losses reduced: their sum, or their mean over the [denominator](Denominator) |
+//! | grad | of the loss with respect to the logits as given: `(pₖ·(Σwt + 2λ·lse) − wₖtₖ)·dz/dx`, times the upstream gradient, over the denominator |
+//! | entropy | of softmax: `lse − Σ p·z` |
 //! | upstream | gradient of whatever follows with respect to the loss |
 //!
 //! [`derivation`] goes from these formulas to what the kernels compute, step by step, each step
@@ -78,6 +82,8 @@
 //! * Results have the same bits from run to run on the same adapter, driver and crate version; the
 //!   bits of a row depend neither on the rows around it nor on the kernel that the planner chose. The
 //!   reduced loss is an exact sum, rounded once: no order of rows or chunks changes it.
+//! * All arithmetic is f32, whatever the logits are stored as; 16-bit outputs are the f32 results rounded
+//!   to nearest. No feature such as `shader-f16` is needed, and none changes a bit.
 //! * −∞ is a masked class: p and gradient 0. A row with NaN or +∞ becomes NaN, is counted in
 //!   [`Results::nan_rows`], and leaves the others alone. An ignored row has loss 0 and gradient 0
 //!   whatever its logits hold.
@@ -109,5 +115,5 @@ pub use problem::{
 };
 pub use record::{Bound, BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
 pub use run::Times;
-pub use self_test::Accuracy;
+pub use self_test::{Accuracy, MathFunction};
 pub use wgpu;

@@ -52,12 +52,14 @@ const SOFTWARE_WITHOUT_SUBGROUPS: Thresholds = Thresholds {
 const WORKGROUP: u32 = 64;
 /// Invocations of a workgroup that owns a row, at most.
 const ROW_WORKGROUP: u32 = 256;
-/// Loop iterations after which llvmpipe ends an invocation without a word, whatever the loops. Seen
-/// with Mesa 22.3.6: of rows of 1024 columns and more, the gradient goes wrong from 153 blocks on
-/// for one invocation.
-const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 131_072;
+/// Columns of a row that one invocation can go through on a software driver. llvmpipe (Mesa 22.3.6)
+/// ends an invocation without a word after 65535 loop iterations, whatever the loops; a kernel goes over
+/// each slot of four columns up to four times, and has a few dozen iterations more in each block.
+const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 60 * BLOCK;
 /// The same for invocations that share a row, for each of them.
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
+/// By how much fewer they are where options are on: loops over the columns of a slot, two at most.
+const SOFTWARE_LOOPS_OF_OPTIONS: usize = 8;
 /// Lanes of the canonical tree: most invocations that can share a block.
 const LANES: u32 = 32;
 /// Fewest invocations that share one.
@@ -145,9 +147,10 @@ impl Pass {
                 RowKernel::SplitStates => of(blocks(classes), self.team),
                 RowKernel::SplitApply => of(blocks(written), LANES),
             },
-            Variant::CountLabels | Variant::FinishRows | Variant::MoreRows | Variant::MathTest => {
-                of(rows, 1)
-            }
+            Variant::CountLabels
+            | Variant::FinishRows(_)
+            | Variant::MoreRows(_)
+            | Variant::MathTest => of(rows, 1),
             Variant::RoundDenominator
             | Variant::Reduce
             | Variant::SelfTest
@@ -164,7 +167,6 @@ impl Pass {
         let flag = |name, on: bool| (name, f64::from(u8::from(on)));
         let number = |name, value: u32| (name, f64::from(value));
         let labels = number("LABELS", options.labels as u32);
-        let curve = number("CURVE", options.curve as u32);
         let class_weights = flag("CLASS_WEIGHTS", options.class_weights);
         let z_loss = flag("Z_LOSS", options.z_loss);
         match self.variant {
@@ -173,7 +175,6 @@ impl Pass {
                 let mut constants = vec![
                     size,
                     labels,
-                    curve,
                     class_weights,
                     z_loss,
                     number("DTYPE", options.dtype as u32),
@@ -196,8 +197,8 @@ impl Pass {
                 constants
             }
             Variant::CountLabels => vec![size, class_weights],
-            Variant::FinishRows => vec![size, curve, labels, z_loss],
-            Variant::MoreRows => vec![size, curve],
+            Variant::FinishRows(_) => vec![size, labels, z_loss],
+            Variant::MoreRows(_) => vec![size],
             Variant::ShuffleTest => vec![team],
             Variant::MathTest => vec![size],
             Variant::RoundDenominator | Variant::Reduce | Variant::SelfTest => Vec::new(),
@@ -359,7 +360,7 @@ impl Plan {
             .into_iter()
             .map(|pass| pass.fit(device))
             .collect::<Result<_>>()?;
-        let columns = software_columns(device, strategy);
+        let columns = software_columns(problem, device, strategy);
         if device.software && problem.classes() > columns {
             return Err(Error::RowTooWide {
                 what: "what a software driver can loop over",
@@ -376,14 +377,9 @@ impl Plan {
                     class_weights: problem.sums_weights(),
                     ..plain
                 },
-                Variant::FinishRows => Options {
+                Variant::FinishRows(_) => Options {
                     labels: all.labels,
-                    curve: all.curve,
                     z_loss: all.z_loss,
-                    ..plain
-                },
-                Variant::MoreRows => Options {
-                    curve: all.curve,
                     ..plain
                 },
                 _ => plain,
@@ -404,10 +400,10 @@ impl Plan {
             }
         }
         let mut passes = passes;
-        passes.push(other(Variant::FinishRows, WORKGROUP)?);
+        passes.push(other(Variant::FinishRows(curve(problem)), WORKGROUP)?);
         let more = [Wanted::Entropy, Wanted::Correct, Wanted::ZLosses];
         if more.into_iter().any(|wanted| problem.wants(wanted)) {
-            passes.push(other(Variant::MoreRows, WORKGROUP)?);
+            passes.push(other(Variant::MoreRows(curve(problem)), WORKGROUP)?);
         }
         Ok(Plan {
             strategy,
@@ -433,14 +429,26 @@ impl Plan {
 
 /// Columns that a software driver can loop over: what one invocation does grows with the row, unless
 /// rows are split.
-fn software_columns(device: &DeviceProfile, strategy: Strategy) -> usize {
+fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> usize {
     let team = device.subgroup.unwrap_or(LANES).min(LANES) as usize;
+    // Options go over the columns of a slot in loops of their own.
+    let plain = curve(problem) == Curve::Plain
+        && !needs_full_sums(problem)
+        && problem.dtype_out() == Dtype::F32;
+    let share = if plain { 1 } else { SOFTWARE_LOOPS_OF_OPTIONS };
     match strategy {
-        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
-        Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE * team,
-        Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE * LANES as usize,
+        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION / share,
+        Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE / share * team,
+        Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES as usize,
         Strategy::SplitRow => usize::MAX,
     }
+}
+
+/// Whether rows sum up more than softmax needs.
+fn needs_full_sums(problem: &Problem) -> bool {
+    problem.label_smoothing() != 0.0
+        || problem.wants(Wanted::Entropy)
+        || matches!(problem.labels(), LabelKind::Dense | LabelKind::Vector)
 }
 
 /// The strategy that suits a problem.
@@ -451,11 +459,12 @@ fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
         (true, Some(_)) => SOFTWARE,
         (true, None) => SOFTWARE_WITHOUT_SUBGROUPS,
     };
-    if device.software && classes > software_columns(device, Strategy::RowPerSubgroup) {
+    if device.software && classes > software_columns(problem, device, Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }
     let interleaved = problem.inner() > 1
-        && (!device.software || classes <= software_columns(device, Strategy::RowPerInvocation));
+        && (!device.software
+            || classes <= software_columns(problem, device, Strategy::RowPerInvocation));
     if classes <= best.narrow || interleaved {
         // Neighbouring invocations read neighbouring rows, which is what lies together where rows are
         // interleaved.
@@ -482,6 +491,15 @@ fn counts(problem: &Problem) -> bool {
         && divided.into_iter().any(|wanted| problem.wants(wanted))
 }
 
+/// The way from x to z.
+fn curve(problem: &Problem) -> Curve {
+    match (problem.softcap(), problem.logit_scale()) {
+        (Some(_), _) => Curve::Capped,
+        (None, scale) if scale != 1.0 => Curve::Scaled,
+        _ => Curve::Plain,
+    }
+}
+
 /// What the options of a problem are when its shaders are compiled; no outputs yet.
 fn options(problem: &Problem) -> Options {
     Options {
@@ -492,11 +510,6 @@ fn options(problem: &Problem) -> Options {
             LabelKind::Vector => LabelInput::Vector,
         },
         dtype: problem.dtype(),
-        curve: match (problem.softcap(), problem.logit_scale()) {
-            (Some(_), _) => Curve::Capped,
-            (None, scale) if scale != 1.0 => Curve::Scaled,
-            _ => Curve::Plain,
-        },
         predictions: problem.wants(Wanted::Predictions) || problem.wants(Wanted::Correct),
         entropy: problem.wants(Wanted::Entropy),
         class_weights: problem.class_weights(),
@@ -527,6 +540,7 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             variant: Variant::Row {
                 kernel,
                 exchange,
+                curve: curve(problem),
                 sums: match weighs || options.entropy {
                     true => Sums::Full,
                     false => Sums::Plain,

@@ -8,8 +8,8 @@ use half::{bf16, f16};
 
 use crate::kernel::{STATUS_WORDS, Slot, Strategy, device_ignore_index};
 use crate::problem::{
-    Batch, Denominator, Dtype, EmptyMean, LabelKind, Labels, Problem, Reduction, Results, Upstream,
-    Wanted,
+    Batch, Denominator, Dtype, EmptyMean, LabelKind, Labels, Padding, Problem, Reduction, Results,
+    Upstream, Wanted,
 };
 use crate::record::{BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
 
@@ -424,6 +424,9 @@ impl ChunkBuffers {
                 .await?;
             }
         }
+        if let (true, Some(grad)) = (problem.grad_over_logits(), results.grad.as_mut()) {
+            clear_kept_padding(problem, &mut grad[cells]);
+        }
         for (slot, values) in [
             (Slot::Losses, results.losses.as_mut()),
             (Slot::Lse, results.lse.as_mut()),
@@ -533,6 +536,16 @@ impl ChunkBuffers {
             })
             .await?;
         engine.read_back(&self.staging, size, read).await
+    }
+}
+
+/// Where the gradient went over the logits, padding that nobody wrote holds what the batch did.
+fn clear_kept_padding(problem: &Problem, values: &mut [f32]) {
+    if problem.padding() == Padding::Kept {
+        let inner = problem.inner();
+        for group in values.chunks_exact_mut(problem.row_length() * inner) {
+            group[problem.classes() * inner..].fill(0.0);
+        }
     }
 }
 

@@ -15,6 +15,18 @@ pub enum Accuracy {
     Reduced,
 }
 
+/// A function that the shaders compute with arithmetic of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MathFunction {
+    /// `exp`, for x from −104 to 0: within 1 ULP where it is at least 2⁻¹²⁶, else in [0, 2⁻¹²⁶].
+    Exp,
+    /// `log1p`, for finite x of at least 0: within 2 ULP; where x is below 2⁻¹²⁶ it may be 0.
+    Log1p,
+}
+
+/// Bytes of function values that are asked of the device at once, at most.
+const VALUES_SIZE: u64 = 64 << 20;
+
 /// One probe: its name, the word expected, how many units of the last place it may be off, and
 /// whether a miss makes results wrong or only less accurate.
 struct Probe {
@@ -87,7 +99,7 @@ impl Engine {
             options: Options::PLAIN,
         };
         let rounds = team.ilog2();
-        let words = self.probe(pass, 64 * rounds as usize).await?;
+        let words = self.probe(pass, Params::default(), 64 * rounds).await?;
         let partners = (0..rounds).flat_map(|round| (0..64).map(move |local| local ^ (1 << round)));
         Ok(words.into_iter().eq(partners))
     }
@@ -108,37 +120,96 @@ impl Engine {
             team: 1,
             options: Options::PLAIN,
         };
-        self.probe(pass, PROBES.len()).await
+        self.probe(pass, Params::default(), PROBES.len() as u32)
+            .await
     }
 
-    /// What one workgroup of a self-test writes.
-    async fn probe(&self, pass: Pass, count: usize) -> Result<Vec<u32>> {
+    /// What this device makes of `function` at `count` numbers: those whose bits are `first`,
+    /// `first + step`, `first + 2·step` and so on, modulo 2³². What lies outside of the function's domain
+    /// has a value that means nothing.
+    ///
+    /// ```no_run
+    /// # use softxent::{AdapterChoice, Engine, MathFunction};
+    /// # let engine = Engine::new_blocking(&AdapterChoice::Auto)?;
+    /// let two_from_1 = engine.math_values(MathFunction::Log1p, 1f32.to_bits(), 1, 2);
+    /// let [log_2, next] = pollster::block_on(two_from_1)?[..] else { unreachable!() };
+    /// assert!(log_2 <= next && next < 0.694);
+    /// # Ok::<(), softxent::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], and device faults.
+    pub async fn math_values(
+        &self,
+        function: MathFunction,
+        first: u32,
+        step: u32,
+        count: u32,
+    ) -> Result<Vec<f32>> {
+        let pass = Pass {
+            variant: Variant::MathTest,
+            workgroup_size: 64,
+            team: 1,
+            options: Options::PLAIN,
+        };
+        let room = self.profile.max_binding.min(self.profile.max_buffer);
+        let most = (room.min(VALUES_SIZE) / 4).max(1) as u32;
+        let mut values = Vec::new();
+        values
+            .try_reserve_exact(count as usize)
+            .map_err(|_| Error::OutOfMemory {
+                place: "host",
+                what: "values".to_owned(),
+                bytes: 4 * u64::from(count),
+            })?;
+        let mut done = 0;
+        while done < count {
+            let now = most.min(count - done);
+            let params = Params {
+                rows: first.wrapping_add(done.wrapping_mul(step)),
+                row_length: step,
+                classes: match function {
+                    MathFunction::Exp => 0,
+                    MathFunction::Log1p => 1,
+                },
+                ..Params::default()
+            };
+            let words = self.probe(pass, params, now).await?;
+            values.extend(words.into_iter().map(f32::from_bits));
+            done += now;
+        }
+        Ok(values)
+    }
+
+    /// What a shader that only writes probes writes: `count` words.
+    async fn probe(&self, pass: Pass, params: Params, count: u32) -> Result<Vec<u32>> {
         use wgpu::BufferUsages as Usage;
         let pipeline = self.pipeline(pass).await?;
-        let size = 4 * count as u64;
+        let size = 4 * u64::from(count);
+        let [width, height] = pass.workgroups(count, 1, 1, self.profile.max_workgroups);
         let results = self
-            .buffer("self-test", size, Usage::STORAGE | Usage::COPY_SRC)
+            .buffer("probes", size, Usage::STORAGE | Usage::COPY_SRC)
             .await?;
         let staging = self
-            .buffer("self-test", size, Usage::MAP_READ | Usage::COPY_DST)
+            .buffer("probes", size, Usage::MAP_READ | Usage::COPY_DST)
             .await?;
-        let params = self
+        let uniform = self
             .buffer(
-                "self-test",
+                "probes",
                 size_of::<Params>() as u64,
                 Usage::UNIFORM | Usage::COPY_DST,
             )
             .await?;
-        self.guarded("the self-test", size, |device| {
+        self.guarded("the probes", size, |device| {
             self.queue()
-                .write_buffer(&params, 0, bytemuck::bytes_of(&Params::default()));
+                .write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
             let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(pass.variant.entry_point()),
                 layout: &pipeline.layout,
                 entries: &[
                     wgpu::BindGroupEntry {
                         binding: Slot::Params as u32,
-                        resource: params.as_entire_binding(),
+                        resource: uniform.as_entire_binding(),
                     },
                     wgpu::BindGroupEntry {
                         binding: Slot::Probes as u32,
@@ -151,7 +222,7 @@ impl Engine {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
                 pass.set_pipeline(&pipeline.pipeline);
                 pass.set_bind_group(0, &bind_group, &[]);
-                pass.dispatch_workgroups(1, 1, 1);
+                pass.dispatch_workgroups(width, height, 1);
             }
             encoder.copy_buffer_to_buffer(&results, 0, &staging, 0, size);
             self.queue().submit([encoder.finish()]);

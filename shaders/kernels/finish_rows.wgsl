@@ -17,7 +17,8 @@ const VECTORS = 3u;
 
 // L·Σa + Σ a·(m − z).
 fn cross_entropy(row: u32, log_sum: vec2<f32>) -> Term {
-    // Index labels: a is c at the label and h times what was summed up, (c, h) = ((1 − ε)·w_y, ε/K).
+    // Index labels: a is c at the label, (1 − ε)·w_y, and h times what was summed up, which has the rest of
+    // ε/K.
     var c = vec2<f32>(0.0);
     var h = vec2<f32>(1.0, 0.0);
     if LABELS == INDEX {
@@ -56,7 +57,7 @@ fn finish_rows(
     let log_sum = log_sum_of(row);
     let lse_pair = lse_of(row, log_sum);
     if params.lse_start != NOT_WANTED {
-        lse[params.lse_start + row] = select(bitcast<u32>(lse_pair.x), NAN, (seen & POISONED) != 0u);
+        lse[params.lse_start + row] = select(lse_bits(row, lse_pair), NAN, (seen & POISONED) != 0u);
     }
     if params.predictions_start != NOT_WANTED {
         predictions[params.predictions_start + row] = state_u32(row, 6u);

@@ -1,5 +1,5 @@
-// One f32 after another, the first having the bits `params.rows`: exp where `params.classes` is 0, else
-// log1p.
+// exp where `params.classes` is 0, else log1p, of the f32 with the bits `params.rows`, and of those that
+// follow, their bits `params.row_length` apart.
 
 override WORKGROUP_SIZE: u32 = 64u;
 
@@ -15,7 +15,7 @@ fn math_test(
     if at >= arrayLength(&probes) {
         return;
     }
-    let x = bitcast<f32>(params.rows + at);
+    let x = bitcast<f32>(params.rows + at * params.row_length);
     if params.classes != 0u {
         probes[at] = bitcast<u32>(log1p_sum(x));
     } else {

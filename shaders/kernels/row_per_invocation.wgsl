@@ -8,11 +8,8 @@ override WORKGROUP_SIZE: u32 = 64u;
 
 fn block_key(row: u32, start: u32, end: u32) -> u32 {
     var top = Top(LOWEST, false);
-    for (var column = start; column < end; column += 4u * SLOT) {
+    for (var column = start; column < end; column += SLOT) {
         top = raise(top, read_slot(row, column));
-        top = raise(top, read_slot(row, column + SLOT));
-        top = raise(top, read_slot(row, column + 2u * SLOT));
-        top = raise(top, read_slot(row, column + 3u * SLOT));
     }
     return key_of(top);
 }
@@ -34,17 +31,8 @@ fn block_sums(row: u32, start: u32, end: u32, top: Peak) -> Sums {
 
 fn block_first(row: u32, start: u32, end: u32, top: Peak) -> u32 {
     var first = NO_COLUMN;
-    for (var column = start; column < end && first == NO_COLUMN; column += 4u * SLOT) {
-        first = min(
-            min(
-                slot_first(read_slot(row, column), column, top),
-                slot_first(read_slot(row, column + SLOT), column + SLOT, top),
-            ),
-            min(
-                slot_first(read_slot(row, column + 2u * SLOT), column + 2u * SLOT, top),
-                slot_first(read_slot(row, column + 3u * SLOT), column + 3u * SLOT, top),
-            ),
-        );
+    for (var column = start; column < end && first == NO_COLUMN; column += SLOT) {
+        first = slot_first(read_slot(row, column), column, top);
     }
     return first;
 }
@@ -72,12 +60,8 @@ fn row_per_invocation(
     let done = finish_row(row, pop_all());
     store_row(row, done);
     if writes_matrix() {
-        let end = written_columns();
-        for (var column = 0u; column < end; column += 4u * SLOT) {
+        for (var column = 0u; column < written_columns(); column += SLOT) {
             write_slot(row, column, done);
-            write_slot(row, column + SLOT, done);
-            write_slot(row, column + 2u * SLOT, done);
-            write_slot(row, column + 3u * SLOT, done);
         }
     }
 }

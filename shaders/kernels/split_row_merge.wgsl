@@ -1,7 +1,7 @@
 // Second of three passes over split rows: one workgroup merges the states of a row's blocks.
 //
 // Each invocation merges a run of a power of two of blocks, a subtree of the canonical tree; the
-// workgroup merges the runs. Reads 32 bytes a block, writes 32 a row.
+// workgroup merges the runs. Reads 48 bytes a block, writes 48 a row.
 
 override WORKGROUP_SIZE: u32 = 64u;
 

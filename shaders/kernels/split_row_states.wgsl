@@ -1,6 +1,6 @@
 // First of three passes over split rows: a team leaves the state of one block.
 //
-// Reads each logit twice, a block of 4 KiB from the cache the second time; writes 32 bytes a block.
+// Reads each logit twice, a block of 4 KiB from the cache the second time; writes 48 bytes a block.
 
 override WORKGROUP_SIZE: u32 = 64u;
 

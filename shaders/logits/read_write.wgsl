@@ -5,7 +5,9 @@ fn logit_word(at: u32) -> u32 {
 }
 
 fn put_logits(at: u32, step: u32, count: u32, bits: vec4<u32>) {
-    for (var i = 0u; i < count; i += 1u) {
-        logits[params.logits_start + at + i * step] = bits[i];
+    for (var i = 0u; i < SLOT; i += 1u) {
+        if i < count {
+            logits[params.logits_start + at + i * step] = bits[i];
+        }
     }
 }

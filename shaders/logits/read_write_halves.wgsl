@@ -5,13 +5,15 @@ fn logit_word(at: u32) -> u32 {
 }
 
 fn put_logits(at: u32, step: u32, count: u32, bits: vec4<u32>) {
-    for (var i = 0u; i < pieces(step, count); i += 1u) {
-        let piece = piece_of(params.logits_start + at, step, count, bits, i);
-        if piece.kept == 0u {
-            atomicStore(&logits[piece.word], piece.value);
-        } else if piece.kept != 0xffffffffu {
-            atomicAnd(&logits[piece.word], piece.kept);
-            atomicOr(&logits[piece.word], piece.value);
+    for (var i = 0u; i < SLOT; i += 1u) {
+        if i < pieces(step, count) {
+            let piece = piece_of(params.logits_start + at, step, count, bits, i);
+            if piece.kept == 0u {
+                atomicStore(&logits[piece.word], piece.value);
+            } else if piece.kept != 0xffffffffu {
+                atomicAnd(&logits[piece.word], piece.kept);
+                atomicOr(&logits[piece.word], piece.value);
+            }
         }
     }
 }

@@ -40,25 +40,29 @@ fn half_piece(at: u32, half: u32) -> Piece {
 }
 
 fn put_softmax(at: u32, step: u32, count: u32, bits: vec4<u32>) {
-    for (var i = 0u; i < pieces(step, count); i += 1u) {
-        let piece = piece_of(at, step, count, bits, i);
-        if piece.kept == 0u {
-            atomicStore(&softmax[piece.word], piece.value);
-        } else if piece.kept != 0xffffffffu {
-            atomicAnd(&softmax[piece.word], piece.kept);
-            atomicOr(&softmax[piece.word], piece.value);
+    for (var i = 0u; i < SLOT; i += 1u) {
+        if i < pieces(step, count) {
+            let piece = piece_of(at, step, count, bits, i);
+            if piece.kept == 0u {
+                atomicStore(&softmax[piece.word], piece.value);
+            } else if piece.kept != 0xffffffffu {
+                atomicAnd(&softmax[piece.word], piece.kept);
+                atomicOr(&softmax[piece.word], piece.value);
+            }
         }
     }
 }
 
 fn put_grad(at: u32, step: u32, count: u32, bits: vec4<u32>) {
-    for (var i = 0u; i < pieces(step, count); i += 1u) {
-        let piece = piece_of(params.grad_start + at, step, count, bits, i);
-        if piece.kept == 0u {
-            atomicStore(&grad[piece.word], piece.value);
-        } else if piece.kept != 0xffffffffu {
-            atomicAnd(&grad[piece.word], piece.kept);
-            atomicOr(&grad[piece.word], piece.value);
+    for (var i = 0u; i < SLOT; i += 1u) {
+        if i < pieces(step, count) {
+            let piece = piece_of(params.grad_start + at, step, count, bits, i);
+            if piece.kept == 0u {
+                atomicStore(&grad[piece.word], piece.value);
+            } else if piece.kept != 0xffffffffu {
+                atomicAnd(&grad[piece.word], piece.kept);
+                atomicOr(&grad[piece.word], piece.value);
+            }
         }
     }
 }

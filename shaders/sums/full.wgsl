@@ -32,10 +32,6 @@ fn slot_sums(row: u32, column: u32, slot: Slot, top: Peak) -> Sums {
     return Sums(vec3<f32>(exps, entropy), weighted);
 }
 
-fn veil4(v: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(v) ^ vec4<u32>(params.zero));
-}
-
 // The sums of a block: one of the ties is left out.
 fn without_maximum(lanes: Sums) -> Sums {
     return Sums(vec3<f32>(lanes[0].x + max(lanes[0].y - 1.0, 0.0), 0.0, lanes[0].z), lanes[1]);

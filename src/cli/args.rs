@@ -28,6 +28,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// The adapters of this system and whether they compute correctly
     Info(InfoArgs),
+    /// Measures on an adapter what is promised of accuracy and reproducibility
+    #[command(after_long_help = CHECK_HELP)]
+    Check(CheckArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -67,7 +70,8 @@ are computed and on the disk.
 
 The keys of --json: loss and z_loss (a number, \"NaN\", \"Infinity\", \"-Infinity\" or null), rows, \
 valid_rows (not ignored), bad_rows (NaN), classes, axis, dtype, correct, denominator, device (\"gpu\" or \"cpu\"), adapter, driver, \
-software (whether the driver computes on the processor), strategy, seconds (setup, upload, kernels, \
+software (whether the driver computes on the processor), accuracy (\"full\", or \"reduced\" where the driver \
+rearranges floating-point sums), strategy, seconds (setup, upload, kernels, \
 download; total with the files), version.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
@@ -339,6 +343,67 @@ pub struct InfoArgs {
     /// One JSON object instead of the table
     #[arg(long)]
     pub json: bool,
+}
+
+const CHECK_HELP: &str = "\
+Every value of softmax, loss and gradient (index labels) is compared with the reference in f64, for logits \
+in f32, f16 and bf16, with the classes of a ladder, and of these kinds:
+
+  normal     N(0, 1)
+  wide       N(0, 10)
+  offset     N(0, 1) about 1000
+  confident  one class above all others by up to 87, mostly the label
+  masked     a third of the classes at -inf
+
+One ULP is that of max(|exact|, 2^-126); each of the K terms of a row may be flushed below 2^-126. Each \
+job runs in every kernel, in batches of other rows, and ten times, and has to give the same bits.
+
+The keys of --json: adapter, driver, backend, software, machine, version, date (UTC), command, exhaustive, \
+max_classes, accuracy (of the self-test, \"full\" or \"reduced\"), rows (a list; each with name, unit, dtype, \
+classes, kind, values, allowed, found (the worst), where), kernels and batches (rows compared, how many \
+differ, and the first of those), runs (how many, and hashes of their results), seconds, verdict (\"kept\", \"reduced\" or \
+\"broken\").
+
+Exit codes: 0 all is as promised, 1 it is not or could not be measured, 2 wrong usage.";
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// `auto` and `gpu` take the best adapter; or the index or a part of the name of an adapter that
+    /// `softxent info` lists
+    #[arg(
+        long,
+        value_name = "auto|gpu|INDEX|NAME",
+        default_value = "auto",
+        value_parser = clap::builder::NonEmptyStringValueParser::new().try_map(|text| adapter(&text))
+    )]
+    pub device: AdapterChoice,
+    /// One JSON object instead of the tables
+    #[arg(long)]
+    pub json: bool,
+    /// exp of every f32 from -104 to -0 and log1p of every one from 0 to 2^32, not of a sample; takes
+    /// minutes
+    #[arg(long)]
+    pub exhaustive: bool,
+    /// The most classes of a row
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 50_257,
+        value_parser = clap::value_parser!(u32).range(1..=262_144)
+    )]
+    pub max_classes: u32,
+}
+
+/// What `check` can look at.
+fn adapter(text: &str) -> Result<AdapterChoice, &'static str> {
+    match text.parse() {
+        Ok(DeviceArg::Auto) => Ok(AdapterChoice::Auto),
+        Ok(DeviceArg::Gpu(choice)) => Ok(choice),
+        Ok(DeviceArg::Cpu) => {
+            Err("check is about an adapter; `cpu` is the reference that it is compared with")
+        }
+        Err(never) => match never {},
+    }
 }
 
 #[derive(Debug, Args)]

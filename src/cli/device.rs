@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use softxent::wgpu::{AdapterInfo, DeviceType};
 use softxent::{
-    AdapterChoice, Batch, Engine, Error, Plan, Problem, Results, Times, Wanted, reference,
+    Accuracy, AdapterChoice, Batch, Engine, Error, Plan, Problem, Results, Times, Wanted, reference,
 };
 
 use super::args::DeviceArg;
@@ -34,8 +34,8 @@ impl Device {
         let started = Instant::now();
         let (engine, note) = match choice {
             DeviceArg::Cpu => (None, None),
-            DeviceArg::Gpu(choice) => (Some(Engine::new_blocking(choice)?), None),
-            DeviceArg::Auto => match Engine::new_blocking(&AdapterChoice::Auto) {
+            DeviceArg::Gpu(choice) => (Some(open(choice)?), None),
+            DeviceArg::Auto => match open(&AdapterChoice::Auto) {
                 Ok(engine) => (Some(engine), None),
                 Err(error @ Error::NoAdapter { .. }) => (
                     None,
@@ -100,12 +100,49 @@ impl Device {
         self.engine.as_ref().map(Engine::adapter_info)
     }
 
+    /// What the self-test found; the processor computes in f64.
+    pub fn accuracy(&self) -> Accuracy {
+        self.engine
+            .as_ref()
+            .map_or(Accuracy::Full, Engine::accuracy)
+    }
+
     /// The adapter in words.
     pub fn describe(&self) -> String {
         self.adapter().map_or_else(
             || "none, computed on the processor in f64".to_owned(),
             describe,
         )
+    }
+}
+
+/// An engine that has passed the self-test, on the driver that is there or on the one that
+/// `SOFTXENT_SIMULATE` makes of it. That variable is for tests of this program only; the one driver it
+/// knows is `two_sum`, which takes (a + b) − a for b, so that the rounding errors of sums are lost.
+pub fn open(choice: &AdapterChoice) -> Result<Engine, Error> {
+    let engine = Engine::new_blocking(choice)?;
+    if std::env::var_os("SOFTXENT_SIMULATE").is_none_or(|driver| driver != "two_sum") {
+        return Ok(engine);
+    }
+    let mut engine = engine.with_edited_shaders(|_, text| {
+        text.replace(
+            "return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));",
+            "return vec2<f32>(sum, 0.0);",
+        )
+    });
+    pollster::block_on(engine.self_test())?;
+    Ok(engine)
+}
+
+/// The self-test in words.
+pub const FULL: &str = "passed, full accuracy";
+pub const REDUCED: &str = "passed, reduced accuracy: the driver rearranges floating-point sums";
+
+/// The self-test in one word.
+pub fn accuracy_name(accuracy: Accuracy) -> &'static str {
+    match accuracy {
+        Accuracy::Full => "full",
+        Accuracy::Reduced => "reduced",
     }
 }
 

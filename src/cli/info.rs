@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use softxent::wgpu::{Adapter, DeviceType};
-use softxent::{Accuracy, AdapterChoice, Engine, Error, adapters};
+use softxent::{AdapterChoice, Engine, Error, adapters};
 
 use super::args::{Cli, InfoArgs};
-use super::device::{describe, driver, is_software};
+use super::device::{FULL, REDUCED, accuracy_name, describe, driver, is_software};
 use super::report::{Table, json};
 use super::{Failure, print};
 
@@ -26,7 +26,7 @@ pub fn bare() -> Result<(), Failure> {
             .and_then(|command| command.get_about())
             .map_or_else(String::new, ToString::to_string)
     };
-    for name in ["demo", "run", "info"] {
+    for name in ["demo", "run", "info", "check"] {
         commands.line(name, about(name));
     }
     print(&format!(
@@ -111,10 +111,7 @@ pub fn info(args: &InfoArgs) -> Result<(), Failure> {
         Ok(engine) => {
             let used = engine.adapter_info();
             info.auto = found.iter().position(|adapter| adapter.get_info() == *used);
-            info.self_test = Some(match engine.accuracy() {
-                Accuracy::Full => "full",
-                Accuracy::Reduced => "reduced",
-            });
+            info.self_test = Some(accuracy_name(engine.accuracy()));
         }
         Err(error) => {
             info.self_test = matches!(error, Error::SelfTest { .. }).then_some("failed");
@@ -160,8 +157,8 @@ impl Info {
                 table.line(
                     "self-test",
                     match self.self_test {
-                        Some("full") => "passed, full accuracy",
-                        _ => "passed, reduced accuracy: the driver rearranges floating-point sums",
+                        Some("full") => FULL,
+                        _ => REDUCED,
                     },
                 );
             }

@@ -2,12 +2,14 @@
 
 mod args;
 mod array;
+mod check;
 mod demo;
 mod device;
 mod info;
 mod layout;
 mod npy;
 mod output;
+mod progress;
 mod report;
 mod run;
 mod safetensors;
@@ -29,6 +31,9 @@ enum Failure {
     /// What was found and what to do; exit code 1.
     #[error("{0}")]
     Message(String),
+    /// What was printed says that a promise is not kept; exit code 1.
+    #[error("not all is as promised")]
+    Verdict,
     #[error(transparent)]
     Array(#[from] array::ArrayError),
     #[error(transparent)]
@@ -40,14 +45,17 @@ enum Failure {
 
 /// Runs the command that was typed.
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let done = match &command {
         None => info::bare(),
-        Some(Command::Demo(args)) => demo::demo(&args),
-        Some(Command::Run(args)) => run::run(&args),
-        Some(Command::Info(args)) => info::info(&args),
+        Some(Command::Demo(args)) => demo::demo(args),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Info(args)) => info::info(args),
+        Some(Command::Check(args)) => check::check(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Verdict) => ExitCode::FAILURE,
         // Whoever read the output has had enough of it.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -62,7 +70,11 @@ pub fn main() -> ExitCode {
             .exit()
         }
         Err(failure) => {
-            say(&format!("error: {failure}{}", way_out(&failure)));
+            let way_out = match command {
+                Some(Command::Check(_)) => "",
+                _ => way_out(&failure),
+            };
+            say(&format!("error: {failure}{way_out}"));
             ExitCode::FAILURE
         }
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use softxent::{Denominator, LabelKind, Problem, Reduction, Wanted};
+use softxent::{Accuracy, Denominator, LabelKind, Problem, Reduction, Wanted};
 
-use super::device::{Device, Outcome, driver, is_software};
+use super::device::{Device, Outcome, REDUCED, accuracy_name, driver, is_software};
 
 /// An output file.
 pub struct Written {
@@ -35,6 +35,7 @@ pub struct Report {
     adapter: Option<String>,
     driver: Option<String>,
     software: bool,
+    accuracy: &'static str,
     strategy: &'static str,
     seconds: Seconds,
     version: &'static str,
@@ -44,6 +45,8 @@ pub struct Report {
     labels: LabelKind,
     #[serde(skip)]
     reduction: Reduction,
+    #[serde(skip)]
+    reduced_accuracy: bool,
     #[serde(skip)]
     adapter_in_words: String,
     #[serde(skip)]
@@ -111,6 +114,7 @@ impl Report {
             adapter: adapter.map(|info| info.name.clone()),
             driver: adapter.map(driver),
             software: adapter.is_some_and(is_software),
+            accuracy: accuracy_name(device.accuracy()),
             strategy,
             seconds: Seconds {
                 setup: times.setup.as_secs_f64(),
@@ -123,6 +127,7 @@ impl Report {
             interleaved: problem.inner() > 1,
             labels: problem.labels(),
             reduction: problem.reduction(),
+            reduced_accuracy: device.accuracy() == Accuracy::Reduced,
             adapter_in_words: device.describe(),
             written,
         }
@@ -176,6 +181,9 @@ impl Report {
             );
         }
         table.line("adapter", &self.adapter_in_words);
+        if self.reduced_accuracy {
+            table.line("self-test", REDUCED);
+        }
         table.line("time", self.seconds.in_words());
         for Written {
             wanted,
@@ -302,7 +310,7 @@ pub fn plural(count: u64, noun: &str) -> String {
 }
 
 /// Seconds with three digits, in a unit that suits them.
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s >= 1.0 => (s, "s"),
         s if s >= 1e-3 => (s * 1e3, "ms"),

@@ -259,6 +259,13 @@ fn digits_on_every_device() {
     }
 }
 
+/// In alphabetical order.
+fn keys(value: &Value) -> String {
+    let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+    keys.sort();
+    keys.join(" ")
+}
+
 #[test]
 fn json_keys() {
     let folder = Folder::new();
@@ -268,16 +275,12 @@ fn json_keys() {
         ));
         assert_eq!(run.out.lines().count(), 1);
         let report: Value = serde_json::from_str(&run.out).unwrap();
-        let keys = |value: &Value| {
-            let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
-            keys.sort();
-            keys.join(" ")
-        };
         assert_eq!(
             keys(&report),
-            "adapter axis bad_rows classes correct denominator device driver dtype loss rows seconds \
-             software strategy valid_rows version z_loss"
+            "accuracy adapter axis bad_rows classes correct denominator device driver dtype loss rows \
+             seconds software strategy valid_rows version z_loss"
         );
+        assert_eq!(report["accuracy"], "full");
         assert_eq!(
             keys(&report["seconds"]),
             "download kernels setup total upload"
@@ -925,6 +928,13 @@ fn usage_errors() {
             "would replace an input with all its tensors",
         ),
         ("run logits.npy labels.npy --gard g.npy", "'--grad'"),
+        (
+            "check --device cpu",
+            "check is about an adapter; `cpu` is the reference",
+        ),
+        ("check --max-classes 0", "0 is not in 1..=262144"),
+        ("check --max-classes 262145", "is not in 1..=262144"),
+        ("check logits.npy", "unexpected argument 'logits.npy'"),
         ("runn", "'run'"),
     ] {
         let message = folder.refused(2, line);
@@ -1080,6 +1090,10 @@ fn without_an_adapter() {
         (run.code, &info["adapters"]),
         (Some(0), &Value::Array(vec![]))
     );
+    let run = folder.run_without_adapter("check --json");
+    assert_eq!((run.code, &run.out[..]), (Some(1), ""));
+    assert!(run.err.starts_with("error: no GPU adapter"), "{}", run.err);
+    assert!(!run.err.contains("--device cpu"), "{}", run.err);
 }
 
 #[test]
@@ -1114,6 +1128,110 @@ fn demo_and_info() {
         let run = folder.run(line);
         assert_eq!((run.code, &run.err[..]), (Some(0), ""), "{line}");
     }
+}
+
+#[test]
+fn check_measures_what_is_promised() {
+    let folder = Folder(tempdir().unwrap());
+    if devices() == ["cpu"] {
+        return;
+    }
+    let run = folder.run("check --json --max-classes 64");
+    assert_eq!((run.code, &run.err[..]), (Some(0), ""), "{}", run.out);
+    assert_eq!(run.out.lines().count(), 1);
+    let report: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(
+        keys(&report),
+        "accuracy adapter backend batches command date driver exhaustive kernels machine max_classes rows \
+         runs seconds software verdict version"
+    );
+    for (key, value) in [
+        ("accuracy", Value::from("full")),
+        ("command", "softxent check --json --max-classes 64".into()),
+        ("exhaustive", false.into()),
+        ("max_classes", 64.into()),
+        ("verdict", "kept".into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+    ] {
+        assert_eq!(report[key], value, "{key}");
+    }
+    let date = report["date"].as_str().unwrap();
+    assert!(date.len() == 10 && date.starts_with("20"), "{date}");
+
+    // exp, log1p, and five numbers of each dtype, number of classes, kind.
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2 + 3 * 4 * 5 * 5);
+    let mut seen = std::collections::BTreeMap::<&str, usize>::new();
+    for row in rows {
+        assert_eq!(
+            keys(row),
+            "allowed classes dtype found kind name unit values where"
+        );
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("found") <= number("allowed"), "{row}");
+        assert!(number("values") > 0.0, "{row}");
+        // A check that finds nothing to measure is none.
+        *seen.entry(row["name"].as_str().unwrap()).or_default() +=
+            usize::from(number("found") > 0.0);
+    }
+    for (name, least) in [
+        ("exp", 1),
+        ("log1p", 1),
+        ("softmax", 50),
+        ("loss", 50),
+        ("gradient", 50),
+        ("|1 - sum of softmax|", 30),
+        ("|sum of gradient|", 30),
+    ] {
+        assert!(seen[name] >= least, "{name}: {}", seen[name]);
+    }
+    for key in ["kernels", "batches"] {
+        assert_eq!(keys(&report[key]), "differing first rows");
+        assert_eq!(report[key]["differing"], 0);
+        assert!(report[key]["rows"].as_u64().unwrap() > 10_000);
+    }
+    assert_eq!(keys(&report["runs"]), "hash hashes runs");
+    let runs = &report["runs"];
+    assert_eq!((&runs["runs"], &runs["hashes"]), (&10.into(), &1.into()));
+    assert_eq!(runs["hash"].as_str().unwrap().len(), 16);
+}
+
+/// A driver that loses the rounding errors of sums: less accurate, said so, and still of use.
+#[test]
+fn reduced_accuracy_is_said_and_results_are_given() {
+    let folder = Folder::new();
+    if devices() == ["cpu"] {
+        return;
+    }
+    let simulated = |line: &str| finish(folder.command(line).env("SOFTXENT_SIMULATE", "two_sum"));
+    let run = simulated("check --max-classes 64");
+    assert_eq!(run.code, Some(1), "{}", run.err);
+    for expected in [
+        "self-test  passed, reduced accuracy: the driver rearranges",
+        // What it costs, and where.
+        "confident: ",
+        "Accuracy is reduced",
+    ] {
+        assert!(run.out.contains(expected), "{expected}: {}", run.out);
+    }
+    // No terminal: one line a stage.
+    assert_eq!(
+        run.err.lines().collect::<Vec<_>>(),
+        ["self-test", "exp", "log1p", "softmax, loss, gradient"]
+    );
+
+    let run = simulated("run logits.npy labels.npy --json");
+    assert_eq!((run.code, &run.err[..]), (Some(0), ""));
+    let report: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(report["accuracy"], "reduced");
+    let (loss, exact) = (report["loss"].as_f64(), expected()["loss_mean"].as_f64());
+    let (loss, exact) = (loss.unwrap(), exact.unwrap());
+    assert!(((loss - exact) / exact).abs() < 1e-5, "{loss}, not {exact}");
+    let run = simulated("run logits.npy labels.npy");
+    let line = "self-test  passed, reduced accuracy: the driver rearranges floating-point sums";
+    assert!(run.out.contains(line), "{}", run.out);
+    let run = folder.run("run logits.npy labels.npy");
+    assert!(!run.out.contains("self-test"), "{}", run.out);
 }
 
 #[test]

@@ -408,7 +408,7 @@ impl Case {
         let takes = |strategy: &Strategy| {
             let plan = Plan::with_strategy(&problem, engine.profile(), *strategy);
             let refused = matches!(plan, Err(Error::RowTooWide { .. }));
-            !(refused && engine.profile().software && self.classes > 131_072)
+            !(refused && engine.profile().software)
         };
         let kernels: Vec<_> = Strategy::ALL.into_iter().filter(takes).collect();
         assert!(kernels.contains(&Strategy::SplitRow), "{}", self.name);

@@ -1,10 +1,10 @@
 //! Devices that are chosen, lost, or compute something else: typed errors, no panic, no hang.
 
-use softxent::{Accuracy, AdapterChoice, Engine, Error, Strategy, adapters};
+use softxent::{Accuracy, AdapterChoice, Engine, Error, MathFunction, Strategy, adapters};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::checks::ONE_PASS;
-use crate::common::{gpu, sibling};
+use crate::common::{gpu, limited, sibling, small};
 
 #[test]
 fn adapters_are_chosen_by_place_or_by_a_part_of_the_name() {
@@ -51,6 +51,43 @@ fn what_a_choice_is_read_from() {
         ("-1", AdapterChoice::Name("-1".to_owned())),
     ] {
         assert_eq!(text.parse(), Ok(choice));
+    }
+}
+
+/// exp and log1p of the shaders, asked for one by one: the same on a device with small buffers, which gives
+/// them in parts.
+#[test]
+fn values_of_functions() {
+    let engine = gpu!();
+    let narrow = limited(engine, |profile| {
+        small(profile);
+        profile.max_binding = 1024;
+    });
+    let (first, step, count) = (1f32.to_bits(), 3 << 20, 700);
+    for (function, sign, exact) in [
+        (MathFunction::Exp, 1 << 31, f64::exp as fn(f64) -> f64),
+        (MathFunction::Log1p, 0, f64::ln_1p),
+    ] {
+        let of = |engine: &Engine, count| {
+            let values = engine.math_values(function, first | sign, step, count);
+            pollster::block_on(values).unwrap()
+        };
+        // From 1 on in steps of 3/8 of a power of two; exp ends at −100.
+        let values = of(engine, 18);
+        for (i, &found) in values.iter().enumerate() {
+            let x = f32::from_bits((first | sign) + step * i as u32);
+            approx::assert_relative_eq!(
+                f64::from(found),
+                exact(f64::from(x)),
+                max_relative = 2.4e-7
+            );
+        }
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let (many, parts) = (bits(of(engine, count)), bits(of(&narrow, count)));
+        assert_eq!(many.len(), count as usize);
+        assert_eq!(many, parts);
+        assert_eq!(many[..18], bits(values));
+        assert!(of(engine, 0).is_empty());
     }
 }
 

@@ -4,7 +4,7 @@
 use softxent::half::{bf16, f16};
 use softxent::wgpu::{self, BufferUsages as Usage};
 use softxent::{
-    Bound, BufferRange, Buffers, Denominator, Dtype, Engine, Prepared, Reduction, Results,
+    Bound, BufferRange, Buffers, Denominator, Dtype, Engine, Padding, Prepared, Reduction, Results,
     STATUS_SIZE, Status, Strategy, Upstream, Wanted,
 };
 
@@ -41,6 +41,27 @@ pub fn loaded(dtype: Dtype, words: &[u32], count: usize) -> (Vec<u32>, Option<u1
     let (values, rest) = halves.split_at(count);
     let bits = |&half: &u16| widen(half).to_bits();
     (values.iter().map(bits).collect(), rest.first().copied())
+}
+
+/// Columns past the last class that are to stay: an error unless they did; then zeros, which is what the
+/// host has there.
+pub fn kept(case: &Case, what: &str, values: &mut [u32], before: &[u32]) -> Result<(), String> {
+    if case.padding == Padding::Masked {
+        return Ok(());
+    }
+    for i in 0..case.rows {
+        for column in case.classes..case.columns() {
+            let at = case.element(i, column);
+            if values[at] != before[at] {
+                return Err(format!(
+                    "{}: {what} of row {i} was written in column {column}, past the last class",
+                    case.name
+                ));
+            }
+            values[at] = 0;
+        }
+    }
+    Ok(())
 }
 
 /// Where the arrays lie.
@@ -316,22 +337,22 @@ impl<'a> Guest<'a> {
             let Some(words) = of(name) else {
                 return Ok(None);
             };
-            let (values, rest) = loaded(problem.dtype_out(), &words, problem.elements());
             let array = self.array(name);
             let before = match &array.input {
-                Some(input) => input[array.words - 1],
-                None if name == "logits" => {
-                    stored_words(self.case.dtype, &self.case.logits)[array.words - 1]
-                }
-                None => POISON[(array.words - 1) % 2],
+                Some(input) => input.clone(),
+                None if name == "logits" => stored_words(self.case.dtype, &self.case.logits),
+                None => poison(array.words),
             };
-            match rest {
-                Some(half) if half != (before >> 16) as u16 => Err(format!(
+            let load = |words: &[u32]| loaded(problem.dtype_out(), words, problem.elements());
+            let ((mut values, rest), before) = (load(&words), load(&before));
+            if rest != before.1 {
+                return Err(format!(
                     "{}: the half after {name} was written",
                     self.case.name
-                )),
-                _ => Ok(Some(values)),
+                ));
             }
+            kept(&self.case, name, &mut values, &before.0)?;
+            Ok(Some(values))
         };
         let predictions = of("predictions");
         let wants_grad = self.case.wanted.contains(&Wanted::Grad);

@@ -6,14 +6,17 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use softxent::kernel::{
     ACCUMULATOR_WORDS, Access, BLOCK, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT,
-    DENOMINATOR_IS_WEIGHTS, NOT_WANTED, Params, STATE_WORDS, STATUS_WORDS, Slot, Variant,
+    DENOMINATOR_IS_WEIGHTS, EMPTY_IS_ZERO, NOT_WANTED, Params, STATE_WORDS, STATUS_WORDS, Slot,
+    Variant,
 };
 use softxent::plan::{DeviceProfile, Pass, Plan};
-use softxent::{Denominator, Dtype, Problem, Reduction, Results, Status, Strategy, Wanted};
+use softxent::{
+    Denominator, Dtype, EmptyMean, Problem, Reduction, Results, Status, Strategy, Upstream, Wanted,
+};
 
 use crate::cases::Golden;
 use crate::common::Case;
-use crate::guest::{floats, loaded, stored_words};
+use crate::guest::{floats, kept, loaded, stored_words};
 use crate::judge::{Worst, judge};
 
 /// A pass as the page knows it: its module is its variant's place among all.
@@ -36,6 +39,11 @@ const WEB: DeviceProfile = DeviceProfile {
     subgroup: None,
 };
 
+/// No result is ever made of this.
+fn poison(words: usize) -> Vec<u32> {
+    vec![0x7fc0_beef; words]
+}
+
 /// A case run by one strategy: its words per slot, all of which come back.
 pub struct Job<'a> {
     pub golden: &'a Golden,
@@ -53,8 +61,6 @@ impl<'a> Job<'a> {
         let plan = Plan::with_strategy(&problem, &WEB, strategy)
             .unwrap_or_else(|why| panic!("{}, {}: {why}", case.name, strategy.name()));
         let (rows, matrix) = (case.rows, problem.elements());
-        // No result is ever made of this.
-        let poison = |words: usize| vec![0x7fc0_beef; words];
         let label = |&y: &i64| i32::try_from(y).unwrap_or(-1) as u32;
         let labels = match (&case.index, &case.dense, &case.vector) {
             (Some(index), ..) => index.iter().map(label).collect(),
@@ -74,14 +80,20 @@ impl<'a> Job<'a> {
         };
         let blocks = case.classes.div_ceil(BLOCK);
         let out = (matrix * problem.dtype_out().size()).div_ceil(4);
-        let params: [u32; size_of::<Params>() / 4] = bytemuck::cast(params(case, &problem));
+        let params: [u32; size_of::<Params>() / 4] = bytemuck::cast(params(case, &problem, &plan));
         let buffers = [
             (Slot::Params, params.to_vec()),
             (Slot::Logits, stored_words(case.dtype, &case.logits)),
             (Slot::Labels, labels),
             (Slot::ClassWeights, weights),
             (Slot::Upstream, floats(&case.upstream)),
-            (Slot::Denominator, vec![0; 2]),
+            (
+                Slot::Denominator,
+                match case.denominator {
+                    Denominator::Buffer => vec![case.denominator_value.to_bits(), 0],
+                    _ => vec![0; 2],
+                },
+            ),
             (Slot::Softmax, poison(out)),
             (Slot::LogSoftmax, poison(out)),
             (Slot::Grad, poison(out)),
@@ -159,8 +171,21 @@ impl<'a> Job<'a> {
         } else {
             Dtype::F32
         };
-        let matrix = |slot: Slot, wanted| {
-            wants(wanted).then(|| loaded(dtype_out, words(slot), case.logits.len()).0)
+        let matrix = |slot: Slot, wanted| -> Result<Option<Vec<u32>>, String> {
+            if !wants(wanted) {
+                return Ok(None);
+            }
+            let of = |words: &[u32]| loaded(dtype_out, words, case.logits.len());
+            let ((mut values, rest), before) = (of(words(slot)), of(&self.buffers[&slot]));
+            if rest != before.1 {
+                return Err(fail(&format!("the half after {} was written", slot.name())));
+            }
+            kept(case, slot.name(), &mut values, &before.0)?;
+            Ok(Some(values))
+        };
+        let grad = match case.over_logits {
+            true => Slot::Logits,
+            false => Slot::Grad,
         };
         for slot in [
             Slot::Params,
@@ -169,7 +194,7 @@ impl<'a> Job<'a> {
             Slot::ClassWeights,
             Slot::Upstream,
         ] {
-            if *words(slot) != self.buffers[&slot] {
+            if slot != grad && *words(slot) != self.buffers[&slot] {
                 return Err(fail(&format!("the input {} was written", slot.name())));
             }
         }
@@ -188,9 +213,9 @@ impl<'a> Job<'a> {
         let flags = |words: Vec<u32>| words.iter().map(|&word| word == 1).collect();
         let signed = |words: Vec<u32>| words.iter().map(|&word| i64::from(word as i32)).collect();
         Ok(Results {
-            softmax: matrix(Slot::Softmax, Wanted::Softmax),
-            log_softmax: matrix(Slot::LogSoftmax, Wanted::LogSoftmax),
-            grad: matrix(Slot::Grad, Wanted::Grad),
+            softmax: matrix(Slot::Softmax, Wanted::Softmax)?,
+            log_softmax: matrix(Slot::LogSoftmax, Wanted::LogSoftmax)?,
+            grad: matrix(grad, Wanted::Grad)?,
             losses: array(Slot::Losses, Wanted::Losses),
             lse: array(Slot::Lse, Wanted::Lse),
             predictions: array(Slot::Predictions, Wanted::Predictions).map(signed),
@@ -220,13 +245,29 @@ impl<'a> Job<'a> {
 }
 
 /// Every array begins at 0 of a buffer of its own; the device counts and weighs the labels.
-fn params(case: &Case, problem: &Problem) -> Params {
+fn params(case: &Case, problem: &Problem, plan: &Plan) -> Params {
     let start = |wanted| match case.wanted.contains(&wanted) {
         true => 0,
         false => NOT_WANTED,
     };
-    let counted = case.reduction == Reduction::Mean && case.index.is_some();
-    let weighed = !case.class_weights.is_empty() && case.denominator == Denominator::Weights;
+    let reduced = |wanted| match case.reduction {
+        Reduction::None => NOT_WANTED,
+        _ => start(wanted),
+    };
+    let (counted, weighed) = (!plan.count.is_empty(), plan.count.len() > 1);
+    let (denominator, flags) = match (case.reduction, case.denominator) {
+        (Reduction::None | Reduction::Sum, _) => (1, DENOMINATOR_IS_COUNT),
+        (_, Denominator::Number(number)) => (number.to_bits(), 0),
+        (_, Denominator::Buffer) => (0, DENOMINATOR_IN_BUFFER),
+        _ if weighed => (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_WEIGHTS),
+        _ if counted => (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT),
+        _ => (case.rows as u32, DENOMINATOR_IS_COUNT),
+    };
+    let (upstream_stride, upstream) = match case.upstream_kind() {
+        Upstream::Number(number) => (NOT_WANTED, number),
+        Upstream::Shared => (0, 0.0),
+        Upstream::PerRow => (1, 0.0),
+    };
     Params {
         rows: case.rows as u32,
         losses_start: start(Wanted::Losses),
@@ -235,16 +276,14 @@ fn params(case: &Case, problem: &Problem) -> Params {
         entropy_start: start(Wanted::Entropy),
         correct_start: start(Wanted::Correct),
         z_losses_start: start(Wanted::ZLosses),
-        z_loss_start: start(Wanted::ZLoss),
-        upstream_stride: u32::from(case.per_row),
-        denominator: match case.reduction {
-            Reduction::Mean => case.rows as u32,
-            _ => 1,
-        },
-        denominator_flags: match (counted, weighed) {
-            (true, true) => DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_WEIGHTS,
-            (true, false) => DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT,
-            (false, _) => DENOMINATOR_IS_COUNT,
+        loss_start: reduced(Wanted::Loss),
+        z_loss_start: reduced(Wanted::ZLoss),
+        upstream_stride,
+        upstream,
+        denominator,
+        denominator_flags: match case.empty_mean {
+            EmptyMean::Nan => flags,
+            EmptyMean::Zero => flags | EMPTY_IS_ZERO,
         },
         ..Params::of(problem)
     }

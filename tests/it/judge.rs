@@ -94,7 +94,12 @@ impl Pair {
         if past(self.expected) == found {
             return 0.0;
         }
-        let off = ((found - self.expected).abs() - self.slack).max(0.0) / ulp(self.size);
+        // Of two numbers; `max` would make 0 of a NaN.
+        let off = (found - self.expected).abs() - self.slack;
+        if off <= 0.0 {
+            return 0.0;
+        }
+        let off = off / ulp(self.size);
         if off.is_nan() { f64::INFINITY } else { off }
     }
 }
@@ -482,6 +487,34 @@ pub fn check_rounded(
         })
     };
     same_bits(what, &rest(wide), &rest(narrow))
+}
+
+#[test]
+fn nan_is_off_by_more_than_anything() {
+    let pair = |found: f32, expected: f64| Pair {
+        found,
+        expected,
+        size: expected,
+        slack: 1.0,
+    };
+    for (found, expected) in [
+        (f32::NAN, 1.0),
+        (1.0, f64::NAN),
+        (f32::INFINITY, f64::NAN),
+        (f32::INFINITY, 1.0),
+        (1.0, f64::INFINITY),
+        (f32::NEG_INFINITY, f64::INFINITY),
+    ] {
+        let off = pair(found, expected).ulps();
+        assert_eq!(off, f64::INFINITY, "{found} for {expected}");
+    }
+    for (found, expected) in [
+        (f32::NAN, f64::NAN),
+        (f32::INFINITY, f64::INFINITY),
+        (2.0, 1.0),
+    ] {
+        assert_eq!(pair(found, expected).ulps(), 0.0, "{found} for {expected}");
+    }
 }
 
 /// The oracle rounded to f32 passes with every option, and each of its outputs a few units off does

@@ -1,6 +1,6 @@
 //! The integration tests, one binary.
 //!
-//! `layout`, `plan`, `portable`, `problem` and `reference` need no GPU; the others fail where there
+//! `layout`, `plan`, `portable`, `problem`, `readme` and `reference` need no GPU; the others fail where there
 //! is none, unless `SOFTXENT_SKIP_GPU=1`. `web` needs Chromium, and says so where there is none.
 //! `SOFTXENT_LONG=1` selects the full grids.
 
@@ -21,6 +21,7 @@ mod plan;
 mod planted;
 mod portable;
 mod problem;
+mod readme;
 mod reference;
 mod reference_set;
 mod reproducibility;

@@ -2,25 +2,22 @@
 //! WebGPU's defaults; only shaders with subgroup operations, which no browser offers through wgpu,
 //! may use those. No GPU.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ResourceBinding, ShaderStage};
 use softxent::Dtype;
-use softxent::kernel::{
-    Access, Curve, GradOutput, LabelInput, Options, Slot, SoftmaxOutput, Variant,
-};
+use softxent::kernel::{Access, GradOutput, LabelInput, Options, Slot, SoftmaxOutput, Variant};
 use softxent::plan::Pass;
 
-/// Every variant with its override constants at either end.
+/// Every variant with its override constants at either end; [`more_options`] has what is between.
 pub fn every_pass() -> Vec<Pass> {
     let everything = Options {
         labels: LabelInput::Index,
         softmax: SoftmaxOutput::Softmax,
         grad: GradOutput::Own,
         dtype: Dtype::F16,
-        curve: Curve::Capped,
         predictions: true,
         entropy: true,
         class_weights: true,
@@ -39,6 +36,79 @@ pub fn every_pass() -> Vec<Pass> {
         })
     };
     Variant::all().into_iter().flat_map(both).collect()
+}
+
+/// Choices of options in which any two levels of any two options meet: labels, softmax, gradient and
+/// dtype by Latin squares, what is on or off as in R. Plackett and J. Burman, *The design of optimum
+/// multifactorial experiments*, 1946; and the same once more with on for off.
+fn more_options() -> Vec<Options> {
+    const LABELS: [LabelInput; 4] = [
+        LabelInput::None,
+        LabelInput::Index,
+        LabelInput::Dense,
+        LabelInput::Vector,
+    ];
+    const SOFTMAX: [SoftmaxOutput; 3] = [
+        SoftmaxOutput::None,
+        SoftmaxOutput::Softmax,
+        SoftmaxOutput::LogSoftmax,
+    ];
+    const GRAD: [GradOutput; 3] = [GradOutput::None, GradOutput::Own, GradOutput::OverLogits];
+    const ON: [bool; 11] = [
+        true, true, false, true, true, true, false, false, false, true, false,
+    ];
+    let choice = |i: usize| {
+        let (again, i) = (i / 12 == 1, i % 12);
+        let (a, b) = (i % 4, i / 4);
+        let on = |option: usize| (i < 11 && ON[(i + option) % 11]) != again;
+        Options {
+            labels: LABELS[a],
+            softmax: SOFTMAX[b],
+            grad: GRAD[(a + b) % 3],
+            dtype: Dtype::ALL[(a + 2 * b) % 3],
+            predictions: on(0),
+            entropy: on(1),
+            class_weights: on(2),
+            smoothed: on(3),
+            z_loss: on(4),
+            from_softmax: on(5),
+            strided: on(6),
+            padded: on(7),
+        }
+    };
+    (0..24).map(choice).collect()
+}
+
+#[test]
+fn any_two_options_meet() {
+    let levels = |options: &Options| {
+        let on = [
+            options.predictions,
+            options.entropy,
+            options.class_weights,
+            options.smoothed,
+            options.z_loss,
+            options.from_softmax,
+            options.strided,
+            options.padded,
+        ];
+        let mut levels = vec![
+            (4, options.labels as usize),
+            (3, options.softmax as usize),
+            (3, options.grad as usize),
+            (3, options.dtype as usize),
+        ];
+        levels.extend(on.map(|on| (2, usize::from(on))));
+        levels
+    };
+    let all: Vec<_> = more_options().iter().map(levels).collect();
+    for a in 0..all[0].len() {
+        for b in 0..a {
+            let pairs: BTreeSet<_> = all.iter().map(|l| (l[a].1, l[b].1)).collect();
+            let most = all[0][a].0 * all[0][b].0;
+            assert_eq!(pairs.len(), most, "options {b} and {a}");
+        }
+    }
 }
 
 /// Whether a shader has subgroup operations or built-in values: `subgroupAdd`, `subgroup_size`, outside
@@ -68,6 +138,11 @@ type Backend = fn(&Module, &ModuleInfo, &str, Slots) -> Result<(), String>;
 const BACKENDS: [(&str, Backend); 3] = [("SPIR-V", to_spirv), ("MSL", to_msl), ("HLSL", to_hlsl)];
 
 fn translate(pass: &Pass, text: &str) -> Result<(), String> {
+    let (module, info) = parsed(text)?;
+    translate_parsed(pass, &module, &info)
+}
+
+fn parsed(text: &str) -> Result<(Module, ModuleInfo), String> {
     // DX12 has no subgroup barrier, so they are for nobody.
     let capabilities = match uses_subgroups(text) {
         true => WEB | Capabilities::SUBGROUP,
@@ -77,11 +152,15 @@ fn translate(pass: &Pass, text: &str) -> Result<(), String> {
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|error| error.emit_to_string(text))?;
+    Ok((module, info))
+}
+
+fn translate_parsed(pass: &Pass, module: &Module, info: &ModuleInfo) -> Result<(), String> {
     let entry = pass.variant.entry_point();
     let constants = pass.constants().into_iter();
     let (module, info) = process_overrides(
-        &module,
-        &info,
+        module,
+        info,
         Some((ShaderStage::Compute, entry)),
         &constants
             .map(|(name, value)| (name.to_owned(), value))
@@ -223,9 +302,27 @@ fn named<E: ToString>(names: Vec<Result<String, E>>, entry: &str) -> Result<(), 
 
 #[test]
 fn every_variant_is_a_shader_for_vulkan_metal_and_dx12() {
-    for pass in every_pass() {
-        if let Err(why) = translate(&pass, &pass.variant.wgsl()) {
-            panic!("{}, {:?}: {why}", pass.variant, pass.constants());
+    let (passes, more) = (every_pass(), more_options());
+    for variant in Variant::all() {
+        let (module, info) =
+            parsed(&variant.wgsl()).unwrap_or_else(|why| panic!("{variant}: {why}"));
+        let ends = passes.iter().filter(|pass| pass.variant == variant);
+        let between = more.iter().map(|&options| Pass {
+            variant,
+            workgroup_size: 64,
+            team: 8,
+            options,
+        });
+        let mut seen = HashSet::new();
+        for pass in ends.copied().chain(between) {
+            // Few shaders have all of the constants.
+            let constants = pass.constants();
+            if !seen.insert(format!("{constants:?}")) {
+                continue;
+            }
+            if let Err(why) = translate_parsed(&pass, &module, &info) {
+                panic!("{pass}, {constants:?}: {why}");
+            }
         }
     }
 }
@@ -247,13 +344,15 @@ fn what_is_not_portable_is_refused() {
         team: 1,
         options: Options::PLAIN,
     };
-    let shader = |lines: &str| {
+    let with = |slot: Slot, lines: &str| {
         format!(
-            "@group(0) @binding(18) var<storage, read_write> words: array<u32>;
+            "@group(0) @binding({}) var<storage, read_write> words: array<u32>;
              @compute @workgroup_size(32)
-             fn reduce(@builtin(local_invocation_index) local: u32) {{ {lines} }}"
+             fn reduce(@builtin(local_invocation_index) local: u32) {{ {lines} }}",
+            slot as u32
         )
     };
+    let shader = |lines: &str| with(Slot::Accumulators, lines);
     for (lines, word) in [
         ("words[local] = local", "expected"),
         ("words[local] = f32(local);", "type"),
@@ -266,7 +365,13 @@ fn what_is_not_portable_is_refused() {
     for lines in ["words[local] = 1u;", "words[local] = subgroupAdd(local);"] {
         translate(&pass, &shader(lines)).unwrap_or_else(|why| panic!("{lines}: {why}"));
     }
-    let unbound = shader("words[local] = 1u;").replace("binding(13)", "binding(8)");
+    assert!(
+        pass.variant
+            .slots()
+            .iter()
+            .all(|(slot, _)| *slot != Slot::Grad)
+    );
+    let unbound = with(Slot::Grad, "words[local] = 1u;");
     let why = translate(&pass, &unbound).expect_err("a binding that is none of the variant's");
     for (name, _) in BACKENDS {
         assert!(

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use softxent::wgpu::{self, BufferUsages as Usage};
 use softxent::{
-    BufferRange, Buffers, Chunk, Denominator, Engine, Error, Problem, Reduction, STATUS_SIZE,
-    Status, Strategy, Wanted,
+    BufferRange, Buffers, Chunk, Denominator, Dtype, EmptyMean, Engine, Error, Padding, Prepared,
+    Problem, ProblemBuilder, Reduction, STATUS_SIZE, Status, Strategy, Wanted,
 };
 
-use crate::cases::{Kind, Shape, generate};
+use crate::cases::{Kind, Shape, generate, some_weights, with_options};
 use crate::checks::ONE_PASS;
 use crate::common::{ALL, Case, bits, gpu, same_bits, sibling};
-use crate::guest::{Guest, Home, floats, resident};
+use crate::guest::{Guest, Home, floats, resident, stored_words};
 use crate::judge::{Worst, judge};
 
 #[track_caller]
@@ -95,6 +95,204 @@ fn labels_are_counted_on_the_device() {
     }
 }
 
+/// Every option and layout, among them columns past the last class that stay: the bits of the host call,
+/// twice in one submission. Each job has a kernel of its own; that all agree is known from others.
+#[test]
+fn options_are_those_of_the_host() {
+    let engine = gpu!();
+    for (i, (kind, rows, k, turn)) in [
+        (Kind::Index, 24, 5, 8),
+        (Kind::Index, 24, 33, 9),
+        (Kind::Dense, 24, 130, 11),
+        (Kind::Index, 6, 1100, 41),
+        (Kind::Vector, 24, 41, 2),
+        (Kind::FromSoftmax, 6, 1027, 4),
+        (Kind::Index, 24, 37, 28),
+        (Kind::Signed, 24, 7, 31),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut case = with_options(generate(Shape::Wide, kind, rows, k), turn);
+        // One pass over the logits, but for the first case.
+        if i > 0 {
+            case.wanted.retain(|&output| output != Wanted::LogSoftmax);
+        }
+        case.same_dtype_out = i % 2 == 0;
+        let kernel = Strategy::ALL[i % 4];
+        let host = bits(&case.run(engine, kernel));
+        let over = case.same_dtype_out && i >= 4;
+        case.over_logits = over;
+        let home = match i % 3 {
+            0 => Home::Pooled(0),
+            1 => Home::Apart(3),
+            _ => Home::Pooled(5),
+        };
+        let what = format!("{}, {}", case.name, kernel.name());
+        let guest = good(Guest::new(engine, kernel, &case, home));
+        let mut encoder = guest.encoder();
+        let copies = [0, 1].map(|_| {
+            guest.bound.record(&mut encoder);
+            guest.record_copy(&mut encoder)
+        });
+        engine.queue().submit([encoder.finish()]);
+        let (found, _) = good(guest.results(&copies[0]));
+        good(same_bits(&what, &host, &found));
+        if !over {
+            let (found, _) = good(guest.results(&copies[1]));
+            good(same_bits(&format!("{what}, again"), &host, &found));
+        }
+    }
+}
+
+/// Outputs of 16 bits: odd numbers of elements, arrays that follow each other, the gradient over the
+/// logits; no half of a neighbour changes.
+#[test]
+fn arrays_of_halves_leave_their_neighbours_alone() {
+    let engine = gpu!();
+    for (i, kernel) in Strategy::ALL.into_iter().enumerate() {
+        let dtype = [Dtype::F16, Dtype::Bf16][i % 2];
+        for k in [1, 3, 33, 1029] {
+            let mut case = generate(Shape::Confident, Kind::Index, 5, k).store(dtype);
+            case.logits[3 * k] = f32::NAN;
+            case.same_dtype_out = true;
+            case = case.want([Wanted::Softmax, Wanted::Grad, Wanted::Losses]);
+            let host = bits(&case.run(engine, kernel));
+            for home in [Home::Apart(1), Home::Pooled(0)] {
+                let (found, _) = good(resident(engine, kernel, &case, home));
+                good(same_bits(
+                    &format!("{}, {home:?}", case.name),
+                    &host,
+                    &found,
+                ));
+            }
+            case.over_logits = true;
+            let (found, _) = good(resident(engine, kernel, &case, Home::Apart(3)));
+            good(same_bits(
+                &format!("{}, in place", case.name),
+                &host,
+                &found,
+            ));
+        }
+    }
+}
+
+/// The device sums the class weights of the labels exactly, as the host does; twice in one submission, and
+/// with other weights in the next.
+#[test]
+fn class_weights_are_summed_on_the_device() {
+    let engine = gpu!();
+    let kernel = Strategy::RowPerInvocation;
+    let weights: [[f32; 3]; 4] = [
+        // 2²⁴ and ones: each alone is lost in f32.
+        [16_777_216.0, 1.0, 1.0],
+        [1e-30, 1e30, 3.0],
+        [0.1, 0.0, 1e-20],
+        // Nothing weighs anything.
+        [0.0, -0.0, 0.0],
+    ];
+    for (rows, ignored) in [(1, 0), (1, 1), (65, 64), (1000, 143)] {
+        for (lambda, empty_mean) in [(0.0, EmptyMean::Nan), (0.5, EmptyMean::Zero)] {
+            let mut case = generate(Shape::Normal, Kind::Index, rows, 3);
+            let label = |i| if i < ignored { -100 } else { i as i64 % 3 };
+            case.index = Some((0..rows).map(label).collect());
+            (case.z_loss, case.empty_mean) = (lambda, empty_mean);
+            case = case.want([Wanted::Loss, Wanted::Losses, Wanted::Grad]);
+            if lambda > 0.0 {
+                case.wanted.extend([Wanted::ZLoss, Wanted::ZLosses]);
+            }
+            case.class_weights = weights[0].to_vec();
+            let mut guest = good(Guest::new(engine, kernel, &case, Home::Apart(3)));
+            for weights in weights {
+                case.class_weights = weights.to_vec();
+                guest.write("class_weights", &floats(&weights));
+                let host = bits(&case.run(engine, kernel));
+                let mut encoder = guest.encoder();
+                let copies = [0, 1].map(|_| {
+                    guest.bound.record(&mut encoder);
+                    guest.record_copy(&mut encoder)
+                });
+                engine.queue().submit([encoder.finish()]);
+                for copy in copies {
+                    let (found, status) = good(guest.results(&copy));
+                    assert_eq!(status.valid_rows as usize, rows - ignored);
+                    let what = format!("{rows} rows, {ignored} ignored, weights {weights:?}");
+                    good(same_bits(&what, &host, &found));
+                }
+            }
+        }
+    }
+}
+
+/// What is no class weight makes NaN of the rows that it counts in, and of the mean that it divides; all
+/// else stays.
+#[test]
+fn bad_class_weights_spoil_the_rows_that_count_them() {
+    let engine = gpu!();
+    for kernel in Strategy::ALL {
+        for (smoothing, denominator) in [
+            (0.0, Denominator::ValidRows),
+            (0.0, Denominator::Weights),
+            (0.1, Denominator::ValidRows),
+        ] {
+            let mut case = generate(Shape::Normal, Kind::Index, 9, 4).want(ONE_PASS);
+            case.index = Some(vec![0, 1, 2, 3, 2, -100, 1, 0, 2]);
+            (case.label_smoothing, case.denominator) = (smoothing, denominator);
+            case.class_weights = vec![0.5, 1.0, -0.0, 2.0];
+            let clean = bits(&case.run(engine, kernel));
+            let mut guest = good(Guest::new(engine, kernel, &case, Home::Pooled(1)));
+            for bad in [
+                -1.0,
+                f32::NAN,
+                f32::INFINITY,
+                f32::NEG_INFINITY,
+                -f32::MIN_POSITIVE,
+                f32::from_bits(0xffc0_0001),
+            ] {
+                let mut words = floats(&case.class_weights);
+                words[2] = bad.to_bits();
+                guest.write("class_weights", &words);
+                guest.write("status", &[0; STATUS_SIZE as usize / 4]);
+                let (found, status) = good(guest.step());
+                let what = format!("{}, {bad}, {smoothing}, {denominator:?}", kernel.name());
+                let is_nan = |word: &u32| f32::from_bits(*word).is_nan();
+                // Class 2 is the label of rows 2, 4 and 8; smoothing counts it in all but the ignored row.
+                let spoilt = |i: usize| i != 5 && (smoothing > 0.0 || [2, 4, 8].contains(&i));
+                let (grad, losses) = (found.grad.unwrap(), found.losses.unwrap());
+                for i in 0..9 {
+                    let all_nan = grad[4 * i..][..4].iter().all(is_nan);
+                    let by_mean = denominator == Denominator::Weights && i != 5;
+                    assert_eq!(all_nan, spoilt(i) || by_mean, "{what}: gradient of row {i}");
+                    assert_eq!(is_nan(&losses[i]), spoilt(i), "{what}: loss of row {i}");
+                    if !spoilt(i) {
+                        assert_eq!(
+                            Some(losses[i]),
+                            clean.losses.as_ref().map(|l| l[i]),
+                            "{what}"
+                        );
+                    }
+                    if !all_nan {
+                        let before = clean.grad.as_ref().map(|grad| &grad[4 * i..][..4]);
+                        assert_eq!(Some(&grad[4 * i..][..4]), before, "{what}: row {i}");
+                    }
+                }
+                assert!(found.loss.iter().all(is_nan), "{what}");
+                assert_eq!(found.softmax, clean.softmax, "{what}");
+                assert_eq!(found.lse, clean.lse, "{what}");
+                let rows = (0..9).filter(|&i| spoilt(i));
+                assert_eq!(status.nan_rows as usize, rows.clone().count(), "{what}");
+                let first = rows.min().map(|i| i as u32);
+                assert_eq!(
+                    (status.first_nan_row, status.bad_labels),
+                    (first, 0),
+                    "{what}"
+                );
+                assert_eq!(status.valid_rows, 8, "{what}");
+            }
+        }
+    }
+}
+
 /// A number, the same number in a buffer: the same bits, and those of the oracle.
 #[test]
 fn the_denominator_may_be_given() {
@@ -169,6 +367,36 @@ fn the_upstream_gradient_may_be_in_a_buffer() {
             let host = bits(&plain.run(engine, kernel));
             good(same_bits("the host call", &host, &bits(&shared)));
             good(same_bits(&format!("upstream {number}"), &host, &found));
+        }
+    }
+}
+
+/// What is no upstream gradient makes the gradient of all rows NaN but that of ignored ones; other outputs
+/// stay.
+#[test]
+fn an_upstream_gradient_that_is_not_finite_shows() {
+    let engine = gpu!();
+    let kernel = Strategy::RowPerInvocation;
+    for (kind, smoothing) in [(Kind::Index, 0.0), (Kind::Index, 0.1), (Kind::Dense, 0.0)] {
+        let mut case = generate(Shape::Wide, kind, 9, 5).want(ONE_PASS);
+        (case.shared, case.label_smoothing) = (true, smoothing);
+        let host = bits(&case.run(engine, kernel));
+        let mut guest = good(Guest::new(engine, kernel, &case, Home::Apart(1)));
+        for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            guest.write("upstream", &floats(&[number]));
+            let (mut found, _) = good(guest.step());
+            let grad = found.grad.take().unwrap();
+            for i in 0..9 {
+                let is_nan = |word: &u32| f32::from_bits(*word).is_nan();
+                let row = &grad[case.row(i)];
+                let right = match case.is_ignored(i) {
+                    true => row.iter().all(|&word| word == 0),
+                    false => row.iter().all(is_nan),
+                };
+                assert!(right, "{}, {number}: row {i}", case.name);
+            }
+            found.grad = host.grad.clone();
+            good(same_bits(&case.name, &host, &found));
         }
     }
 }
@@ -276,23 +504,28 @@ fn the_status_is_sticky() {
     }
 }
 
-/// Scratch that holds anything is emptied by a reset.
+/// Scratch that holds anything is emptied by a reset, the sum and the count of a denominator among it.
 #[test]
 fn scratch_may_be_dirty_before_a_reset() {
     let engine = gpu!();
-    let case = loss_grad(Shape::Wide, 9, 10);
+    let plain = loss_grad(Shape::Wide, 9, 10);
+    let mut weighted = plain.clone();
+    weighted.class_weights = some_weights(10);
+    weighted.z_loss = 0.5;
     for kernel in Strategy::ALL {
-        let host = bits(&case.run(engine, kernel));
-        let mut guest = good(Guest::new(engine, kernel, &case, Home::Pooled(1)));
-        let words = guest.prepared.scratch_size(engine) as usize / 4;
-        guest.write("scratch", &vec![0x7fc0_beef; words]);
-        let mut encoder = guest.encoder();
-        guest.bound.record_reset(&mut encoder);
-        guest.bound.record(&mut encoder);
-        let copy = guest.record_copy(&mut encoder);
-        engine.queue().submit([encoder.finish()]);
-        let (found, _) = good(guest.results(&copy));
-        good(same_bits("after a reset", &host, &found));
+        for case in [&plain, &weighted] {
+            let host = bits(&case.run(engine, kernel));
+            let mut guest = good(Guest::new(engine, kernel, case, Home::Pooled(1)));
+            let words = guest.prepared.scratch_size(engine) as usize / 4;
+            guest.write("scratch", &vec![0x7fc0_beef; words]);
+            let mut encoder = guest.encoder();
+            guest.bound.record_reset(&mut encoder);
+            guest.bound.record(&mut encoder);
+            let copy = guest.record_copy(&mut encoder);
+            engine.queue().submit([encoder.finish()]);
+            let (found, _) = good(guest.results(&copy));
+            good(same_bits("after a reset", &host, &found));
+        }
     }
 }
 
@@ -304,9 +537,28 @@ fn chunks_add_up() {
     case.index.as_mut().unwrap()[90] = 2;
     case.logits[90 * 7] = f32::NAN;
     case.denominator = Denominator::Number(100.0);
-    let expected = case.run(engine, Strategy::RowPerInvocation);
+    in_chunks(engine, Strategy::RowPerInvocation, &case);
+
+    // Interleaved rows of 16 bits, with every option of a loss. A NaN loss would hide the others.
+    let mut case = generate(Shape::Wide, Kind::Index, 100, 6).store(Dtype::F16);
+    case.class_weights = some_weights(6);
+    (case.label_smoothing, case.z_loss, case.softcap) = (0.1, 0.5, Some(30.0));
+    (case.denominator, case.denominator_value) = (Denominator::Buffer, 37.5);
+    case = case.want([Wanted::Loss, Wanted::Predictions, Wanted::ZLoss]);
+    for kernel in Strategy::ALL {
+        in_chunks(engine, kernel, &case.laid_out(4, 7, Padding::Kept));
+    }
+}
+
+/// Losses, status and predictions of a case of 100 rows by chunks are those of the host call.
+fn in_chunks(engine: &Engine, kernel: Strategy, case: &Case) {
+    let mut told = case.clone();
+    if case.denominator == Denominator::Buffer {
+        told.denominator = Denominator::Number(case.denominator_value);
+    }
+    let expected = told.run(engine, kernel);
     let problem = case.problem().unwrap();
-    let prepared = pollster::block_on(engine.prepare(&problem)).unwrap();
+    let prepared = pollster::block_on(engine.prepare_with(&problem, kernel)).unwrap();
     let buffer = |words: &[u32]| {
         let buffer = engine.device().create_buffer(&wgpu::BufferDescriptor {
             label: None,
@@ -324,28 +576,40 @@ fn chunks_add_up() {
         .flatten()
         .map(|&y| y as i32 as u32)
         .collect();
-    let (logits, labels) = (buffer(&floats(&case.logits)), buffer(&labels));
-    let (predictions, totals) = (buffer(&[0; 100]), buffer(&[0; 128]));
+    let (logits, labels) = (
+        buffer(&stored_words(case.dtype, &case.logits)),
+        buffer(&labels),
+    );
+    let weights = buffer(&floats(&[&case.class_weights[..], &[0.0]].concat()));
+    let denominator = buffer(&floats(&[case.denominator_value]));
+    // Status from 0 on, losses at 256 and 512, predictions from 1024 on.
+    let outputs = buffer(&[0; 256 + 100]);
     let scratch = buffer(&vec![0; prepared.scratch_size_for(engine, 40) as usize / 4]);
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     let mut last = None;
+    let logits_bytes = case.dtype.size() * case.columns();
     for (rows_before, rows) in [(0, 40), (40, 40), (80, 20), (100, 0)] {
-        let part = |buffer, words: usize| BufferRange {
+        let part = |buffer, start: usize, bytes: usize| BufferRange {
             buffer,
-            offset: (4 * words * rows_before) as u64,
-            size: (4 * words * rows) as u64,
+            offset: (start + bytes * rows_before) as u64,
+            size: (bytes * rows) as u64,
         };
         let total = |offset, size| BufferRange {
-            buffer: &totals,
+            buffer: &outputs,
             offset,
             size,
         };
+        let weights = BufferRange::whole(&weights);
+        let denominator = BufferRange::whole(&denominator);
         let buffers = Buffers {
-            labels: Some(part(&labels, 1)),
-            predictions: Some(part(&predictions, 1)),
+            labels: Some(part(&labels, 0, 4)),
+            class_weights: (!case.class_weights.is_empty()).then_some(weights),
+            denominator: (case.denominator == Denominator::Buffer).then_some(denominator),
+            predictions: Some(part(&outputs, 1024, 4)),
             loss: Some(total(256, 4)),
+            z_loss: problem.wants(Wanted::ZLoss).then_some(total(512, 4)),
             ..Buffers::new(
-                part(&logits, 7),
+                part(&logits, 0, logits_bytes),
                 total(0, STATUS_SIZE),
                 BufferRange::whole(&scratch),
             )
@@ -358,11 +622,11 @@ fn chunks_add_up() {
     last.unwrap().record_reduce(&mut encoder);
     let staging = engine.device().create_buffer(&wgpu::BufferDescriptor {
         label: None,
-        size: 512,
+        size: outputs.size(),
         usage: Usage::MAP_READ | Usage::COPY_DST,
         mapped_at_creation: false,
     });
-    encoder.copy_buffer_to_buffer(&totals, 0, &staging, 0, 512);
+    encoder.copy_buffer_to_buffer(&outputs, 0, &staging, 0, outputs.size());
     engine.queue().submit([encoder.finish()]);
     staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
     engine
@@ -372,10 +636,17 @@ fn chunks_add_up() {
     let words: Vec<u32> =
         bytemuck::pod_collect_to_vec(&staging.slice(..).get_mapped_range().unwrap());
     let status = Status::from_words(words[..6].try_into().unwrap());
-    assert_eq!(Some(words[64]), expected.loss.map(f32::to_bits));
-    assert_eq!(u64::from(status.valid_rows), expected.valid_rows);
-    assert_eq!(status.first_nan_row, Some(90));
-    assert_eq!(Some(u64::from(status.correct)), expected.correct);
+    let what = format!("{}, {}", case.name, kernel.name());
+    assert_eq!(Some(words[64]), expected.loss.map(f32::to_bits), "{what}");
+    if let Some(z_loss) = expected.z_loss {
+        assert_eq!(words[128], z_loss.to_bits(), "{what}");
+    }
+    let found = words[256..].iter().map(|&word| i64::from(word as i32));
+    assert_eq!(Some(found.collect()), expected.predictions, "{what}");
+    assert_eq!(u64::from(status.valid_rows), expected.valid_rows, "{what}");
+    let first = status.first_nan_row.map(u64::from);
+    assert_eq!(first, expected.first_nan_row, "{what}");
+    assert_eq!(Some(u64::from(status.correct)), expected.correct, "{what}");
 }
 
 #[test]
@@ -506,6 +777,108 @@ fn buffers_that_do_not_fit_are_errors() {
             "2 of 4 rows bound, and the mean divides by the rows of all that are not ignored: give the denominator as a number or in a buffer"
         )
     );
+}
+
+/// The arrays of options: each is demanded by its option, and by nothing else; chunks end where
+/// interleaved rows do.
+#[test]
+fn arrays_of_options_are_demanded_by_them() {
+    let engine = gpu!();
+    let big = engine.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 1 << 20,
+        usage: Usage::STORAGE,
+        mapped_at_creation: false,
+    });
+    let part = |at: u64, size| BufferRange {
+        buffer: &big,
+        offset: 4096 * at,
+        size,
+    };
+    let plain = Problem::of(4, 10).index_labels(-100).want([Wanted::Loss]);
+    let optional = [
+        Wanted::Loss,
+        Wanted::Entropy,
+        Wanted::Correct,
+        Wanted::ZLosses,
+        Wanted::ZLoss,
+    ];
+    let all = plain
+        .clone()
+        .inner(2)
+        .class_weights()
+        .z_loss(0.5)
+        .denominator(Denominator::Buffer)
+        .want(optional);
+    let kernel = Strategy::RowPerInvocation;
+    let prepare = |problem: ProblemBuilder| {
+        pollster::block_on(engine.prepare_with(&problem.build().unwrap(), kernel)).unwrap()
+    };
+    let (plain, all) = (prepare(plain), prepare(all));
+    let needed = Buffers {
+        labels: Some(part(1, 16)),
+        loss: Some(part(2, 4)),
+        ..Buffers::new(part(0, 160), part(3, STATUS_SIZE), part(16, 1 << 19))
+    };
+    let given = Buffers {
+        class_weights: Some(part(4, 40)),
+        denominator: Some(part(5, 4)),
+        entropy: Some(part(6, 16)),
+        correct: Some(part(7, 16)),
+        z_losses: Some(part(8, 16)),
+        z_loss: Some(part(9, 4)),
+        ..needed
+    };
+    let error = |prepared: &Prepared, buffers: &Buffers<'_>, rows| {
+        let chunk = Chunk {
+            rows,
+            rows_before: 0,
+        };
+        let bound = pollster::block_on(prepared.bind_chunk(engine, buffers, chunk));
+        bound.err().map(|error| error.to_string())
+    };
+    assert_eq!(error(&plain, &needed, 4), None);
+    assert_eq!(error(&all, &given, 4), None);
+    type Field = for<'a, 'b> fn(&'b mut Buffers<'a>) -> &'b mut Option<BufferRange<'a>>;
+    let fields: [(&str, Field); 6] = [
+        ("class_weights", |buffers| &mut buffers.class_weights),
+        ("denominator", |buffers| &mut buffers.denominator),
+        ("entropy", |buffers| &mut buffers.entropy),
+        ("correct", |buffers| &mut buffers.correct),
+        ("z_losses", |buffers| &mut buffers.z_losses),
+        ("z_loss", |buffers| &mut buffers.z_loss),
+    ];
+    for (name, field) in fields {
+        let (mut less, mut more, mut short) = (given, needed, given);
+        let range = field(&mut less).take();
+        *field(&mut more) = range;
+        let missing = format!("the buffer for {name} is missing: this problem reads or writes it");
+        assert_eq!(error(&all, &less, 4), Some(missing));
+        let needless = format!("the buffer for {name} is not used by this problem: leave it out");
+        assert_eq!(error(&plain, &more, 4), Some(needless));
+        let size = range.map_or(0, |range| range.size);
+        if let Some(range) = field(&mut short) {
+            range.size -= 4;
+        }
+        let said = error(&all, &short, 4).unwrap_or_default();
+        let start = format!("the buffer for {name}: {} bytes", size - 4);
+        assert!(said.starts_with(&start), "{name}: {said}");
+    }
+    let overlap = Buffers {
+        entropy: Some(part(7, 16)),
+        ..given
+    };
+    assert_eq!(
+        error(&all, &overlap, 4).as_deref(),
+        Some("the buffers for correct and entropy overlap, and one of them is written")
+    );
+    assert_eq!(
+        error(&all, &given, 3).as_deref(),
+        Some(
+            "the number of rows of a chunk is 3; it has to be a multiple of the 2 interleaved rows"
+        )
+    );
+    assert_eq!(error(&all, &given, 2), None);
 }
 
 /// 64 threads with one engine: each prepares, binds, records, submits and reads on its own.

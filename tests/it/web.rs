@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use softxent::kernel::{Access, Slot, Variant};
 use softxent::plan::Pass;
-use softxent::{Results, Strategy};
+use softxent::{Denominator, Dtype, EmptyMean, Results, Strategy, Wanted};
 
 use crate::browser;
-use crate::cases::{Golden, Kind, Shape, digits, generate, golden};
-use crate::common::{bits, engine, long, report, same_bits, set};
+use crate::cases::{self, Golden, Kind, Shape, digits, generate, golden, some_weights};
+use crate::common::{Case, bits, engine, long, report, same_bits, set};
 use crate::job::{Job, pipeline};
-use crate::judge::Worst;
+use crate::judge::{Worst, check_rounded};
 use crate::planted::BUGS;
 use crate::portable::{every_pass, uses_subgroups};
 
@@ -64,6 +64,88 @@ fn goldens() -> Vec<Golden> {
     all
 }
 
+/// Jobs with options, each by one strategy: few, as a pipeline takes the browser half a second, and such
+/// that every option and every kind of array is among them.
+fn with_options() -> Vec<(Golden, Strategy)> {
+    use Strategy::{RowPerInvocation, RowPerSubgroup, RowPerWorkgroup, SplitRow};
+    let mut all: Vec<_> = [
+        (Kind::Index, 24, 5, 8, RowPerInvocation),
+        (Kind::Index, 24, 33, 9, RowPerSubgroup),
+        (Kind::Dense, 24, 130, 11, RowPerWorkgroup),
+        (Kind::Index, 6, 2500, 41, SplitRow),
+        (Kind::Signed, 24, 7, 31, RowPerInvocation),
+        (Kind::Vector, 24, 40, 2, RowPerSubgroup),
+        (Kind::FromSoftmax, 6, 1500, 4, RowPerWorkgroup),
+        (Kind::Index, 24, 1100, 28, RowPerWorkgroup),
+    ]
+    .map(|(kind, rows, k, turn, strategy)| {
+        let case = cases::with_options(generate(Shape::Wide, kind, rows, k), turn);
+        (case, strategy)
+    })
+    .into();
+    // The mean of nothing, and what is left of the z-loss; one pipeline for all that follow.
+    let mut case = generate(Shape::Confident, Kind::Index, 24, 5);
+    case.z_loss = 0.5;
+    case = case.want([Wanted::Loss, Wanted::Losses, Wanted::ZLoss, Wanted::Grad]);
+    for empty_mean in [EmptyMean::Nan, EmptyMean::Zero] {
+        (case.class_weights, case.empty_mean) = (vec![0.0; 5], empty_mean);
+        all.push((case.clone(), RowPerInvocation));
+    }
+    case.class_weights = some_weights(5);
+    for denominator in [
+        Denominator::Weights,
+        Denominator::ValidRows,
+        Denominator::Number(37.5),
+        Denominator::Buffer,
+    ] {
+        (case.denominator, case.denominator_value) = (denominator, 37.5);
+        all.push((case.clone(), RowPerInvocation));
+    }
+    (case.denominator, case.shared) = (Denominator::Weights, true);
+    case.upstream = vec![-2.5];
+    all.push((case, RowPerInvocation));
+    let golden = |(mut case, strategy): (Case, Strategy)| {
+        case.name += &format!(", {:?}", case.denominator);
+        // What a buffer holds is for the device alone.
+        let mut told = case.clone();
+        if case.denominator == Denominator::Buffer {
+            told.denominator = Denominator::Number(case.denominator_value);
+        }
+        let expect = told.oracle();
+        (Golden { case, expect }, strategy)
+    };
+    all.into_iter().map(golden).collect()
+}
+
+/// The gradient of one job in f32, in 16 bits, and in those over the logits: odd widths, whose rows share
+/// words.
+fn in_halves() -> Vec<(Golden, Strategy)> {
+    let jobs = [
+        (Dtype::F16, Kind::Index, 7, 33, Strategy::RowPerInvocation),
+        (Dtype::Bf16, Kind::Dense, 5, 1029, Strategy::RowPerSubgroup),
+        (Dtype::Bf16, Kind::Vector, 3, 67, Strategy::RowPerWorkgroup),
+        (Dtype::F16, Kind::Index, 3, 2051, Strategy::SplitRow),
+    ];
+    let three = |(dtype, kind, rows, k, strategy)| {
+        let mut wide = generate(Shape::Wide, kind, rows, k).store(dtype);
+        wide.logits[k / 2] = f32::NAN;
+        wide = wide.want([Wanted::Grad]);
+        let narrow = Case {
+            same_dtype_out: true,
+            ..wide.clone()
+        };
+        let over = Case {
+            over_logits: true,
+            ..narrow.clone()
+        };
+        [wide, narrow, over].map(|case| {
+            let expect = case.oracle();
+            (Golden { case, expect }, strategy)
+        })
+    };
+    jobs.into_iter().flat_map(three).collect()
+}
+
 /// Pipelines that no job needs, each of which takes the browser half a second: only where time is no
 /// matter. That a shader is uniform is known from its module.
 fn passes(jobs: &[Job]) -> Vec<Pass> {
@@ -107,22 +189,20 @@ fn suspicious(name: &str, body: &str) -> Value {
     module(name, Variant::Reduce, &text)
 }
 
-/// The job with a planted bug, in a module of its own.
+/// The job with a planted bug, in modules of its own.
 fn buggy(job: &Job, modules: &mut Vec<Value>) -> Value {
     let bug = BUGS.iter().find(|bug| bug.0 == BUG);
     let (_, _, from, to, _) = bug.unwrap_or_else(|| panic!("no such bug: {BUG}"));
-    let variants: Vec<Variant> = job.passes().map(|pass| pass.variant).collect();
-    let at = variants
-        .iter()
-        .position(|variant| variant.wgsl().contains(from));
-    let at = at.unwrap_or_else(|| panic!("{BUG}: the text to replace is gone: {from}"));
-    let mut value = job.value();
-    value["dispatches"][at]["module"] = modules.len().into();
-    modules.push(module(
-        BUG,
-        variants[at],
-        &variants[at].wgsl().replace(from, to),
-    ));
+    let (mut value, mut planted) = (job.value(), false);
+    for (i, pass) in job.passes().enumerate() {
+        let text = pass.variant.wgsl();
+        if text.contains(from) {
+            value["dispatches"][i]["module"] = modules.len().into();
+            modules.push(module(BUG, pass.variant, &text.replace(from, to)));
+            planted = true;
+        }
+    }
+    assert!(planted, "{BUG}: the text to replace is gone: {from}");
     value
 }
 
@@ -149,18 +229,19 @@ fn a_browser_compiles_every_shader_and_computes_what_it_should() {
         .map(|&variant| module(&variant.to_string(), variant, &variant.wgsl()))
         .collect();
     modules.extend(SUSPICIOUS.map(|(name, body, _)| suspicious(name, body)));
-    let (goldens, strategies) = (goldens(), Strategy::ALL);
+    let (goldens, options, halves) = (goldens(), with_options(), in_halves());
+    let strategies = Strategy::ALL;
     let mut jobs = Vec::new();
     for golden in &goldens {
-        jobs.extend(
-            strategies
-                .iter()
-                .map(|&strategy| Job::new(golden, strategy)),
-        );
+        let all = strategies.iter();
+        jobs.extend(all.map(|&strategy| Job::new(golden, strategy)));
     }
+    let plain = jobs.len();
+    let more = options.iter().chain(&halves);
+    jobs.extend(more.map(|(golden, by)| Job::new(golden, *by)));
     let mut values: Vec<Value> = jobs.iter().map(Job::value).collect();
     let passes = passes(&jobs);
-    values.push(buggy(&jobs[jobs.len() - 1], &mut modules));
+    values.push(buggy(&jobs[plain - 1], &mut modules));
 
     let asked = json!({
         "modules": modules,
@@ -216,20 +297,34 @@ fn a_browser_compiles_every_shader_and_computes_what_it_should() {
     assert_eq!(results.len(), values.len());
     for (job, answer) in jobs.iter().zip(&results) {
         let bits = job.results(answer).unwrap_or_else(|why| panic!("{why}"));
-        job.judged(&bits, &mut worst)
-            .unwrap_or_else(|why| panic!("{why}"));
+        if !job.golden.case.same_dtype_out {
+            job.judged(&bits, &mut worst)
+                .unwrap_or_else(|why| panic!("{why}"));
+        }
         found.push(bits);
     }
-    for (jobs, found) in jobs
+    let first_halves = plain + options.len();
+    for (jobs, found) in jobs[first_halves..]
+        .chunks(3)
+        .zip(found[first_halves..].chunks(3))
+    {
+        let (case, strategy) = (&jobs[0].golden.case, jobs[0].strategy.name());
+        let what = format!("{}, {strategy}", case.name);
+        let of = |at: usize| found[at].map(f32::from_bits);
+        check_rounded(&what, case.dtype, &of(0), &of(1))
+            .and_then(|()| same_bits(&what, &found[1], &found[2]))
+            .unwrap_or_else(|why| panic!("{why}"));
+    }
+    for (jobs, found) in jobs[..plain]
         .chunks(strategies.len())
-        .zip(found.chunks(strategies.len()))
+        .zip(found[..plain].chunks(strategies.len()))
     {
         for (job, other) in jobs.iter().zip(found) {
             let what = format!("{}, {}", job.golden.case.name, job.strategy.name());
             same_bits(&what, &found[0], other).unwrap_or_else(|why| panic!("{why}"));
         }
     }
-    let (last, bug) = (&jobs[jobs.len() - 1], &results[jobs.len()]);
+    let (last, bug) = (&jobs[plain - 1], &results[jobs.len()]);
     let bits = last
         .results(bug)
         .unwrap_or_else(|why| panic!("{BUG}: {why}"));
@@ -238,16 +333,17 @@ fn a_browser_compiles_every_shader_and_computes_what_it_should() {
 
     report(&format!(
         "{adapter} in {}: {} shaders, {left_out} of them left out for want of subgroups; {} jobs of {} \
-         strategies and {} more pipelines; seconds for shaders, pipelines, jobs {}, all {:.0}; off \
+         strategies, {} with options, and {} more pipelines; seconds for shaders, pipelines, jobs {}, all {:.0}; off \
          at most by\n{worst}{}",
         chromium.display(),
         variants.len(),
-        jobs.len(),
+        plain,
         strategies.len(),
+        jobs.len() - plain,
         passes.len(),
         answer["seconds"],
         started.elapsed().as_secs_f64(),
-        beside_native(&jobs, &found),
+        beside_native(&jobs[..plain], &found),
     ));
 }
 

@@ -1,0 +1,32 @@
+// z is x. See `curve/capped.wgsl` for what the functions say of a curve.
+
+fn point(x: f32) -> vec2<f32> {
+    return vec2<f32>(x, 0.0);
+}
+
+fn cap_slopes(x: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(1.0);
+}
+
+fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
+    return exp_gaps(vec4<f32>(here.x), top).x;
+}
+
+fn exp_gaps(x: vec4<f32>, top: vec2<f32>) -> vec4<f32> {
+    // Below this e is 0, and the subtraction could overflow.
+    let gone = x < vec4<f32>(top.x - 104.0);
+    let e = exp_four(two_sums(select(x, vec4<f32>(top.x), gone), vec4<f32>(-top.x)));
+    return veil4(select(e, vec4<f32>(0.0), gone));
+}
+
+fn half_gap_pair(here: vec2<f32>, top: vec2<f32>) -> vec2<f32> {
+    return two_sum(0.5 * top.x, -0.5 * here.x);
+}
+
+fn z_of(here: vec2<f32>) -> vec2<f32> {
+    return here;
+}
+
+fn is_past(here: vec2<f32>) -> bool {
+    return false;
+}
