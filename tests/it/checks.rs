@@ -470,19 +470,17 @@ fn bad_weights(engine: &Engine, kernel: Strategy) -> Result<(), String> {
             ));
         }
     }
-    // They are in the denominator too, of which each row has its share: seen at the labels.
+    // They are in the denominator too, of which each row has its share.
     case.class_weights = BAD.to_vec();
     case = case.reduce(Reduction::Mean);
     for bad in 1..6 {
-        let labels = [0, 0, 0, bad, 0, 4];
-        case.index = Some(labels.map(|y| y as i64).to_vec());
+        case.index = Some(vec![0, 0, 0, bad as i64, 0, 4]);
         let (found, _) = Guest::new(engine, kernel, &case, Home::Apart(1))?.step()?;
-        let grad = found.grad.unwrap_or_default();
-        let at_label = |i: usize| f32::from_bits(grad[6 * i + labels[i]]).is_nan();
-        let nans = (0..6).filter(|&i| at_label(i)).count();
-        if nans != if is_bad(bad) { 6 } else { 0 } {
+        let words = found.grad.iter().flatten().chain(&found.loss);
+        let nans = words.filter(|&&word| f32::from_bits(word).is_nan()).count();
+        if nans != if is_bad(bad) { 37 } else { 0 } {
             return Err(format!(
-                "{nans} rows have a NaN at their label where one has the class weight {}",
+                "{nans} of loss and gradient are NaN where a row has the class weight {}",
                 BAD[bad]
             ));
         }
@@ -573,6 +571,7 @@ fn scale_and_cap(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         (Shape::Wide, Kind::Index, 1500, 1.0, Some(50.0)),
         (Shape::Offset, Kind::Index, 7, 0.25, Some(1000.0)),
         (Shape::Masked, Kind::Index, 12, 3.0, Some(5.0)),
+        (Shape::Huge, Kind::Index, 4, 3.0, None),
         (Shape::Normal, Kind::Dense, 1030, 30.0, None),
         (Shape::Wide, Kind::Dense, 40, 3.0, Some(30.0)),
     ];

@@ -268,8 +268,8 @@ pub const BUGS: &[Bug] = &[
     (
         "the gradient at the label is p - 1",
         SHARED,
-        "var grad = -pull.others;",
-        "var grad = (p - 1.0) * pull.all;",
+        "var at_label = vec4<f32>(-pull.others);",
+        "var at_label = (p - vec4<f32>(1.0)) * pull.all;",
         "confident_rows",
     ),
     (
@@ -282,8 +282,8 @@ pub const BUGS: &[Bug] = &[
     (
         "the rounding error of z - m is dropped",
         SHARED,
-        "let r_low = fma(n, -LN_2_LOW, gap.y);",
-        "let r_low = n * -LN_2_LOW;",
+        "let r_low = fma(n, vec4<f32>(-LN_2_LOW), gap.low);",
+        "let r_low = n * vec4<f32>(-LN_2_LOW);",
         "confident_rows",
     ),
     (
@@ -471,6 +471,13 @@ pub const BUGS: &[Bug] = &[
         "bad_weights",
     ),
     (
+        "a gradient that is scaled by NaN is 0",
+        OPTIONS,
+        "done.bad_scale ||",
+        "false ||",
+        "bad_weights",
+    ),
+    (
         "the denominator counts labels and forgets their weights",
         INVOCATION,
         "let bits = select(weight,",
@@ -558,15 +565,15 @@ pub const BUGS: &[Bug] = &[
     (
         "the gradient at the label forgets its own share",
         OPTIONS,
-        "grad -= veil(column_weight(row, column) * pull.back);",
+        "at_label -= back;",
         "",
         "smoothing",
     ),
     (
         "the gradient beside the label forgets its share",
         OPTIONS,
-        "return veil(grad) - veil(column_weight(row, column) * pull.back);",
-        "return grad;",
+        "grad = veil4(grad) - back;",
+        "",
         "smoothing",
     ),
     (
@@ -579,8 +586,22 @@ pub const BUGS: &[Bug] = &[
     (
         "dense labels get no share",
         OPTIONS,
-        "fma(params.keep_high, y, params.share_high)",
+        "fma(params.keep_high, y, share.x)",
         "(params.keep_high * y)",
+        "smoothing",
+    ),
+    (
+        "weights are summed up in other units",
+        OPTIONS,
+        "class_weight(column) * params.share_unit",
+        "class_weight(column)",
+        "smoothing",
+    ),
+    (
+        "dense labels get a share in other units",
+        OPTIONS,
+        "vec2<f32>(params.share_high, params.share_low) * params.share_unit",
+        "vec2<f32>(params.share_high, params.share_low)",
         "smoothing",
     ),
     (
@@ -622,7 +643,7 @@ pub const BUGS: &[Bug] = &[
     (
         "the gradient at the label forgets the z-loss",
         OPTIONS,
-        "grad = veil(grad + veil(p * pull.at_label));",
+        "at_label = veil4(at_label + veil4(p * pull.at_label));",
         "",
         "z_loss",
     ),
@@ -686,15 +707,15 @@ pub const BUGS: &[Bug] = &[
     (
         "the slope of the cap is 1 - tanh²",
         OPTIONS,
-        "    if CURVE == CAPPED {\n        let q = exp_sum",
-        "    if CURVE == CAPPED {\n        if params.zero == 0u {\n            let t = point(x).x;\n            return 1.0 - t * t;\n        }\n        let q = exp_sum",
+        "slopes[i] = veil(veil(4.0 * q * inverse) * inverse);",
+        "let t = point(x[i]).x;\n        slopes[i] = 1.0 - t * t;",
         "scale_and_cap",
     ),
     (
         "the slope of the cap is forgotten",
         OPTIONS,
-        "grad *= cap_slope(slot.x[i]);",
-        "",
+        "grad * cap_slopes(slot.x)",
+        "grad",
         "scale_and_cap",
     ),
     (
@@ -721,8 +742,8 @@ pub const BUGS: &[Bug] = &[
     (
         "what is gone does not depend on the scale",
         OPTIONS,
-        "here.x < top.x - params.gone",
-        "here.x < top.x - 104.0",
+        "< -params.gone",
+        "< -52.0",
         "scale_and_cap",
     ),
     (
@@ -730,6 +751,13 @@ pub const BUGS: &[Bug] = &[
         OPTIONS,
         "min(abs(x), params.bound)",
         "abs(x)",
+        "scale_and_cap",
+    ),
+    (
+        "lse past the largest f32 is finite",
+        INVOCATION,
+        "infinite, is_past(point(state_f32(row, 0u)))",
+        "infinite, false",
         "scale_and_cap",
     ),
     (
@@ -1005,8 +1033,8 @@ pub const BUGS: &[Bug] = &[
     (
         "the mean of the vector is forgotten",
         OPTIONS,
-        "(column_weight(row, column) - pull.mean)",
-        "column_weight(row, column)",
+        "(column_weights(row, column, slot) - pull.mean)",
+        "column_weights(row, column, slot)",
         "softmax_backward",
     ),
     (
@@ -1055,8 +1083,8 @@ pub const BUGS: &[Bug] = &[
     (
         "the gradient of a mean of nothing is NaN",
         OPTIONS,
-        "    if by.empty {\n        return 0.0;",
-        "    if by.empty {\n        return bitcast<f32>(NAN ^ params.zero);",
+        "(!by.empty && !divides(by))",
+        "!divides(by) || by.empty",
         "empty_means",
     ),
     (
