@@ -850,7 +850,7 @@ fn padded(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         laid_out_agrees(engine, kernel, &case)?;
         laid_out_is_the_same(engine, kernel, &case)?;
     }
-    // What a caller has in padding that is kept: the guest looks at it.
+    // What a caller has in padding that is kept stays.
     let kept = layout(Kind::Index, 5, 8, 1, Padding::Kept, &ONE_PASS);
     Guest::new(engine, kernel, &kept, Home::Apart(1))?.step()?;
     let logs = &[Wanted::LogSoftmax];
