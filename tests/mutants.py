@@ -7,7 +7,7 @@
     python3 tests/mutants.py --list       what they are
 
 Bugs of the shaders are planted by tests/it/planted.rs, which needs no build. Works in a worktree of HEAD
-that it removes again; the tests first have to pass there as they are. Exits with 1 if a bug is missed.
+that it removes again, with builds in target/mutants; the tests first have to pass there as they are. Exits with 1 if a bug is missed.
 """
 
 import json
@@ -54,11 +54,12 @@ def complaints(mutants, root):
 
 def run(command, root, seconds):
     """The exit status, None where it took too long; and what was said."""
-    # One edit, one build: what stays the same is kept, dependencies and all.
+    # One edit, one build: what stays the same is kept from one to the next. Apart from other builds, which
+    # cargo would take a mutant's for.
     environment = {
-        "CARGO_PROFILE_RELEASE_INCREMENTAL": "true",
-        "CARGO_TARGET_DIR": str(ROOT / "target"),
         **os.environ,
+        "CARGO_PROFILE_RELEASE_INCREMENTAL": "true",
+        "CARGO_TARGET_DIR": str(ROOT / "target/mutants"),
     }
     try:
         done = subprocess.run(
