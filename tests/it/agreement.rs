@@ -60,13 +60,17 @@ fn grid(kinds: &[Kind]) {
                     kinds[(turn / rows.len() + s) % kinds.len()],
                 );
                 let case = with_turn(generate(shape, kind, n, k), turn);
-                let first = Strategy::RowPerInvocation;
+                // Where a software driver cannot loop over so long a row, other kernels do.
+                let first = case.kernels(engine)[0];
                 if let Err(why) = agree(engine, first, &case, &mut worst) {
                     panic!("{why}\nuntil then:\n{worst}");
                 }
                 let judged = bits(&case.run(engine, first));
                 for (s, kernel) in Strategy::ALL.into_iter().enumerate() {
                     let (limits, engine) = &engines[(turn + s) % engines.len()];
+                    if !case.kernels(engine).contains(&kernel) {
+                        continue;
+                    }
                     let name = format!("{}, {}, {limits}", case.name, kernel.name());
                     same_bits(&name, &judged, &bits(&case.run(engine, kernel)))
                         .unwrap_or_else(|why| panic!("{why}"));

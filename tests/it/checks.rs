@@ -451,13 +451,12 @@ fn bad_weights(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         let grad = results.grad.as_deref().unwrap_or_default();
         [&losses[i..=i], &grad[6 * i..6 * i + 6]].concat()
     };
-    for i in 0..6 {
+    for (i, weight) in BAD.iter().enumerate() {
         let (found, good) = (parts(&found, i), parts(&good, i));
         let is_nan = found.iter().all(|&word| f32::from_bits(word).is_nan());
         if is_bad(i) && !is_nan || !is_bad(i) && found != good {
             return Err(format!(
-                "loss and gradient of the row with the class weight {} are {:?}",
-                BAD[i],
+                "loss and gradient of the row with the class weight {weight} are {:?}",
                 found.into_iter().map(f32::from_bits).collect::<Vec<_>>()
             ));
         }
@@ -473,15 +472,14 @@ fn bad_weights(engine: &Engine, kernel: Strategy) -> Result<(), String> {
     // They are in the denominator too, of which each row has its share.
     case.class_weights = BAD.to_vec();
     case = case.reduce(Reduction::Mean);
-    for bad in 1..6 {
+    for (bad, weight) in BAD.iter().enumerate().skip(1) {
         case.index = Some(vec![0, 0, 0, bad as i64, 0, 4]);
         let (found, _) = Guest::new(engine, kernel, &case, Home::Apart(1))?.step()?;
         let words = found.grad.iter().flatten().chain(&found.loss);
         let nans = words.filter(|&&word| f32::from_bits(word).is_nan()).count();
         if nans != if is_bad(bad) { 37 } else { 0 } {
             return Err(format!(
-                "{nans} of loss and gradient are NaN where a row has the class weight {}",
-                BAD[bad]
+                "{nans} of loss and gradient are NaN where a row has the class weight {weight}"
             ));
         }
     }

@@ -207,9 +207,9 @@ fn limits_and_chunks_do_not_matter() {
         }
         for kernel in Strategy::ALL {
             let plain = bits(&case.run(engine, kernel));
-            // The exact sums need a binding of 4 KiB; a block has 8 words beside the row's.
-            let row_bytes = (4 * k as u64).max(32 * (1 + k.div_ceil(1024) as u64));
-            let rows_of_binding = |rows: u64| (rows * row_bytes).max(4096);
+            // The exact sums need a binding of 8 KiB; a block has 12 words beside the row's.
+            let row_bytes = (4 * k as u64).max(48 * (1 + k.div_ceil(1024) as u64));
+            let rows_of_binding = |rows: u64| (rows * row_bytes).max(8192);
             let alignment = u64::from(engine.profile().offset_alignment);
             let invocations = if kind == Kind::Dense && !long() {
                 &[32][..]
@@ -360,7 +360,7 @@ fn in_chunks(engine: &Engine, row_bytes: u64, rows: u64) -> Engine {
     let alignment = u64::from(engine.profile().offset_alignment);
     limited(engine, |profile| {
         // The exact sums need a binding of 4 KiB.
-        profile.max_binding = (rows * row_bytes).max(4096) + alignment;
+        profile.max_binding = (rows * row_bytes).max(8192) + alignment;
     })
 }
 

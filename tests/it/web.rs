@@ -364,6 +364,10 @@ fn beside_native(jobs: &[Job], found: &[Results<u32>]) -> String {
     };
     let (mut all, mut other) = (0, 0);
     for (job, found) in jobs.iter().zip(found) {
+        // A software driver takes no row that is too long for one invocation.
+        if !job.golden.case.kernels(engine).contains(&job.strategy) {
+            continue;
+        }
         let native = bits(&job.golden.case.run(engine, job.strategy));
         let (native, found) = (values(&native), values(found));
         all += found.len();
