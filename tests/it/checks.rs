@@ -6,7 +6,7 @@ use softxent::half::f16;
 use softxent::{Denominator, Dtype, EmptyMean, Engine, Padding, Reduction, Strategy, Wanted};
 
 use crate::cases::{Kind, Shape, generate, some_weights};
-use crate::common::{Case, bits, exact_quotient, gpu, limited, report, same_bits};
+use crate::common::{Case, bits, exact_quotient, gpu, limited, long, report, same_bits};
 use crate::guest::{Guest, Home};
 use crate::judge::{Worst, check_rounded, judge};
 
@@ -119,7 +119,10 @@ fn last_columns(engine: &Engine, kernel: Strategy) -> Result<(), String> {
 /// Blocks merge right when each raises the maximum, none does, or a middle one does; and a long row
 /// needs every level of the tree.
 fn block_maxima(engine: &Engine, kernel: Strategy) -> Result<(), String> {
-    let widths = [1025, 3000, 5121, 17 * 1024 + 1];
+    // The last one is more than a workgroup merges at once.
+    let has_workgroup = matches!(kernel, Strategy::RowPerWorkgroup | Strategy::SplitRow);
+    let widths = [1025, 3000, 5121, 17 * 1024 + 1, 70 * 1024];
+    let widths = &widths[..if long() && has_workgroup { 5 } else { 4 }];
     [
         Shape::Ascending,
         Shape::Descending,
@@ -127,7 +130,7 @@ fn block_maxima(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         Shape::Wide,
     ]
     .into_iter()
-    .try_for_each(|shape| all_agree(engine, kernel, of(shape, Kind::Index, 2, &widths)))
+    .try_for_each(|shape| all_agree(engine, kernel, of(shape, Kind::Index, 2, widths)))
 }
 
 /// Each class in turn is the label.
