@@ -72,10 +72,10 @@ fn column_weights(row: u32, column: u32, slot: Slot) -> vec4<f32> {
         column_weight(row, column + 3u),
     );
     if LABELS != VECTORS {
-        if any(!slot.live & (a > vec4<f32>(0.0))) {
+        if any(slot.masked & (a > vec4<f32>(0.0))) {
             seen |= LOSS_UP;
         }
-        if any(!slot.live & (a < vec4<f32>(0.0))) {
+        if any(slot.masked & (a < vec4<f32>(0.0))) {
             seen |= LOSS_DOWN;
         }
     }

@@ -12,6 +12,8 @@ const LOG2_E = 0x1.715476p+0f;
 // ln 2 in two parts; the first has 15 bits, so that its product with an 8-bit integer is exact.
 const LN_2_HIGH = 0x1.62e4p-1f;
 const LN_2_LOW = 0x1.7f7d1cp-20f;
+// No gap that matters is below minus this: exp of it is 0, whatever it is relative to.
+const FAR = 1000.0;
 
 // The same value, through an integer that no compiler can see through.
 fn veil(value: f32) -> f32 {
@@ -41,15 +43,22 @@ fn two_sum(a: f32, b: f32) -> vec2<f32> {
     return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));
 }
 
-// exp of gap.x + gap.y from -105 to 0, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].
-// gap.y, the rounding error of gap.x, joins the reduced argument; without it, e is off by up to 64 ULP.
-fn exp_sum(gap: vec2<f32>) -> f32 {
-    return exp_four(Four(vec4<f32>(gap.x), vec4<f32>(gap.y))).x;
+// Four exponentials as e·2^n, e from sqrt(1/2) to sqrt(2): powers of two are left for later, because
+// multiplying by one is exact.
+struct Parts {
+    e: vec4<f32>,
+    n: vec4<f32>,
 }
 
-// The same of four.
-fn exp_four(gap: Four) -> vec4<f32> {
-    let n = max(round(gap.high * LOG2_E), vec4<f32>(-127.0));
+// exp of gap.high + gap.low, |gap.high| at most 350, within 1 ULP. gap.low, the rounding error of gap.high,
+// joins the reduced argument; without it, e is off by up to 64 ULP.
+fn exp_parts(gap: Four) -> Parts {
+    let n = round(gap.high * LOG2_E);
+    return Parts(1.0 + exp_rest(gap, n), n);
+}
+
+// exp of gap - n·log 2, less 1.
+fn exp_rest(gap: Four, n: vec4<f32>) -> vec4<f32> {
     // The reduced argument in two parts, the first exact.
     let r_high = fma(n, vec4<f32>(-LN_2_HIGH), gap.high);
     let r_low = fma(n, vec4<f32>(-LN_2_LOW), gap.low);
@@ -60,9 +69,26 @@ fn exp_four(gap: Four) -> vec4<f32> {
     q = fma(r, q, vec4<f32>(0.5));
     // Summed in this order and no other: Mesa's compiler would make it ((1 + r_high) + r²q) + r_low, which
     // rounds three times at the size of 1 and is off by 1.14 ULP.
-    let e = 1.0 + veil4(r_high + veil4(fma(r * r, q, r_low)));
-    // 2^n from its bits; n = -127 gives 0.
-    return veil4(e * bitcast<vec4<f32>>(vec4<u32>(vec4<i32>(n) + 127) << vec4<u32>(23u)));
+    return veil4(r_high + veil4(fma(r * r, q, r_low)));
+}
+
+// 2^(n - 127) from its bits, 0 where n is not above 0.
+fn powers(n: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(max(n, vec4<f32>(0.0))) << vec4<u32>(23u));
+}
+
+// exp of gap.x + gap.y from -105 to 0, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].
+fn exp_sum(gap: vec2<f32>) -> f32 {
+    let parts = exp_parts(Four(vec4<f32>(gap.x), vec4<f32>(gap.y)));
+    return veil(parts.e.x * powers(parts.n + 127.0).x);
+}
+
+// The e of `exp_parts` as a sum of two: what its last rounding lost comes second.
+fn exp_mantissa(gap: vec2<f32>) -> vec2<f32> {
+    let four = Four(vec4<f32>(gap.x), vec4<f32>(gap.y));
+    let rest = exp_rest(four, round(four.high * LOG2_E)).x;
+    let e = veil(1.0 + rest);
+    return vec2<f32>(e, rest - veil(e - 1.0));
 }
 
 // log(1 + s) for finite s >= 0, within 2 ULP.

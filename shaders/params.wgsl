@@ -44,18 +44,18 @@ struct Params {
     share_unit: f32,
     // λ.
     z_loss: f32,
-    // From x to z, see `curve/`: s; factor and unit; half of how far below the top exp is 0; from which
-    // |x| on tanh is 1; s/c as a sum of two.
+    // From x to z, see `curve/`: s; factor and unit; half of how far below the top exp is 0, and of FAR, in
+    // points; from which |point| on a row has a base; from which |x| on tanh is 1; s/c as a sum of two.
     slope: f32,
     factor: f32,
     unit: f32,
     gone: f32,
+    far: f32,
+    rebase: f32,
     bound: f32,
     inverse_cap_high: f32,
     inverse_cap_low: f32,
     reserved_0: u32,
-    reserved_1: u32,
-    reserved_2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

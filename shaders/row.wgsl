@@ -20,6 +20,8 @@ struct Row {
     top: Peak,
     log_sum: f32,   // L = log(1 + s); lse = m + L
     inverse: f32,   // 1/(1 + s)
+    reference: Reference,
+    share: f32,     // what e is multiplied by to be p
     pull: Pull,
     bad_scale: bool,  // of the gradient: NaN, which no arithmetic keeps
 }
@@ -36,8 +38,14 @@ fn row_of(row: u32, state: RowState, label: Label) -> Row {
     let top = peak(state.top);
     let log_sum = log1p_sum(s);
     var inverse = 1.0;
+    var share = 1.0;
     if !FROM_SOFTMAX {
         inverse = reciprocal_sum(s);
+        // In units of the e of the maximum, 1 + s is larger by that.
+        let unit = mantissa_of(top);
+        let rest = veil(unit.x * s);
+        let sum = two_sum(unit.x, rest);
+        share = reciprocal(vec2<f32>(sum.x, veil(sum.y + unit.y)));
     }
     var pull = Pull();
     var bad_scale = false;
@@ -53,7 +61,8 @@ fn row_of(row: u32, state: RowState, label: Label) -> Row {
         scales *= params.slope;
         pull = row_pull(state, label, inverse, lse, scales);
     }
-    return Row(state, label, top, log_sum, inverse, pull, bad_scale);
+    let reference = reference_of(top.x, base_of(top.point));
+    return Row(state, label, top, log_sum, inverse, reference, share, pull, bad_scale);
 }
 
 // How many columns are written.
@@ -61,13 +70,14 @@ fn written_columns() -> u32 {
     return select(params.classes, params.row_length, PADDED);
 }
 
-fn write_slot(row: u32, column: u32, done: Row) {
+// Writes the outputs of a slot whose logits have been read.
+fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
     let end = written_columns();
     if column >= end {
         return;
     }
-    let slot = read_slot(row, column);
-    let p = exp_slot(slot, done.top) * done.inverse;
+    let slot = slot_of(bits);
+    let p = exp_slot(slot, done.reference) * done.share;
     let at = element(row, column);
     let count = min(SLOT, end - column);
     let past = vec4<u32>(column, column + 1u, column + 2u, column + 3u) >= vec4<u32>(params.classes);
@@ -79,7 +89,7 @@ fn write_slot(row: u32, column: u32, done: Row) {
     if WRITES_LOG_SOFTMAX {
         var bits: vec4<u32>;
         for (var i = 0u; i < SLOT; i += 1u) {
-            bits[i] = log_softmax_bits(slot.x[i], slot.live[i], done);
+            bits[i] = log_softmax_bits(slot.x[i], slot.masked[i], done);
         }
         bits = select(bits, nan, (seen & POISONED) != 0u);
         put_softmax(params.log_softmax_start + at, column_step(), count, select(bits, vec4<u32>(MINUS_INF), past));
@@ -98,9 +108,9 @@ fn write_slot(row: u32, column: u32, done: Row) {
 }
 
 // (z − m) − L, −inf for a masked class and where the exact result is past the largest f32.
-fn log_softmax_bits(x: f32, live: bool, done: Row) -> u32 {
+fn log_softmax_bits(x: f32, masked: bool, done: Row) -> u32 {
     let gap = half_gap_pair(point(x), done.top.point);
     let past = gap.x >= 0x1p+127f;
     let value = (-2.0 * select(gap.x, 0.0, past) - done.log_sum) - 2.0 * gap.y;
-    return select(bitcast<u32>(value), MINUS_INF, past || !live);
+    return select(bitcast<u32>(value), MINUS_INF, past || masked);
 }

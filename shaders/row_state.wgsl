@@ -5,14 +5,19 @@
 // the full relative accuracy of a confident row, where 1 + Σ would round to 1.
 //
 // Canonical tree of a row of K columns, which depends on K alone. Blocks of BLOCK columns; in each,
-// the maximum first, then sums of exp(z − its maximum): lane v of LANES adds up the slots of 4
-// columns v, v + LANES, …, a slot being (a + b) + (c + d); lanes, then blocks, merge in a binary tree
-// of neighbours, absent ones being zeros and EMPTY. No chain is longer than 8.
+// lane v of LANES adds up the slots of 4 columns v, v + LANES, …; lanes, then blocks, merge in a binary
+// tree of neighbours, absent ones being zeros and EMPTY. No chain is longer than 8.
+//
+// Within a block what is added are pairs (largest, sum of the others), and the terms are exp relative to
+// exp(base)·2^N, both known from the maximum of the block. Another power of two in its place changes
+// no bit: see `Reference`.
 
 const SLOT = 4u;
-const LANES = 32u;
-const LANE_STEP = 128u;
-const BLOCK = 1024u;
+const LANES = 8u;
+const STRIPE = 32u;
+const BLOCK = 256u;
+// Stripes of a block.
+const STRIPES = 8u;
 
 struct RowState {
     top: f32,
@@ -67,6 +72,42 @@ fn half_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
     return veil(gap.x + gap.y);
 }
 
+// What gaps are relative to, so that they are exact: for a maximum within 208 of 0, 0, as every z that
+// counts is within 350 then; else the maximum, as every z that counts is within a factor of two of it.
+fn base_of(top: vec2<f32>) -> vec2<f32> {
+    return select(vec2<f32>(0.0), top, abs(top.x) > params.rebase);
+}
+
+// exp in units of exp(base)·2^(127 − lift).
+//
+// With a lift of UP more than the maximum asks for, terms of 2^-216 of the maximum are normal numbers. Below
+// that they are lost beside any sum that is not 0 in the end. So multiplying by powers of two is exact
+// where it matters, and a sum has the same bits whichever maximum its terms were relative to on the way.
+struct Reference {
+    base: vec2<f32>,
+    lift: f32,
+}
+
+const UP = 90.0;
+// Above any lift, for sums without a term.
+const NOTHING_YET = 5000.0;
+
+fn reference_of(top: f32, base: vec2<f32>) -> Reference {
+    let gap = clamp(gaps(vec4<f32>(top), base).high.x, -FAR, FAR);
+    return Reference(base, 127.0 - round(gap * LOG2_E));
+}
+
+// The e of the maximum itself, as a sum of two.
+fn mantissa_of(top: Peak) -> vec2<f32> {
+    let gap = gaps(vec4<f32>(top.x), base_of(top.point));
+    return exp_mantissa(vec2<f32>(gap.high.x, gap.low.x));
+}
+
+// (largest, sum of the others) of two disjoint sets.
+fn add_pairs(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(max(a.x, b.x), (a.y + b.y) + min(a.x, b.x));
+}
+
 // Order of finite floats as order of integers; 0 is below all of them.
 fn order_key(value: f32) -> u32 {
     let bits = bitcast<u32>(value);
@@ -77,11 +118,6 @@ fn order_key(value: f32) -> u32 {
 fn from_order_key(key: u32) -> f32 {
     let value = bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u));
     return select(value, LOWEST, key == 0u);
-}
-
-// The upper levels of the tree over the lanes of a block, from its groups of four lanes.
-fn fold_groups(g: array<Sums, 8>) -> Sums {
-    return ((g[0] + g[1]) + (g[2] + g[3])) + ((g[4] + g[5]) + (g[6] + g[7]));
 }
 
 // Blocks merge as a binary counter does: `pile[l]` holds the state of 2^l units (a unit being what a

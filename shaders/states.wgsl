@@ -1,10 +1,12 @@
-// The states of rows, then those of their blocks where rows are split: STATE_WORDS each.
+// The states of rows, then those of their parts where rows are split: STATE_WORDS each.
 //
 // A row: top, s, Σ e·gap, Σ a·gap/2, Σ a, what was seen, prediction; of its label (m − z_y)/2, w_y,
-// Σ of the others, column. A block: order key of its maximum, the four sums, what was seen, first
+// Σ of the others, column. A part: order key of its maximum, the four sums, what was seen, first
 // column of the maximum.
 
 const STATE_WORDS = 12u;
+// Columns of a part: a power of two of blocks.
+const PART = 1024u;
 
 @group(0) @binding(9) var<storage, read_write> states: array<u32>;
 
@@ -55,25 +57,25 @@ fn load_row(row: u32) -> Row {
     return row_of(row, state, label);
 }
 
-fn blocks_per_row() -> u32 {
-    return (params.classes + BLOCK - 1u) / BLOCK;
+fn parts_per_row() -> u32 {
+    return (params.classes + PART - 1u) / PART;
 }
 
-fn block_at(row: u32, block: u32) -> u32 {
-    return STATE_WORDS * (params.rows + row * blocks_per_row() + block);
+fn part_at(row: u32, part: u32) -> u32 {
+    return STATE_WORDS * (params.rows + row * parts_per_row() + part);
 }
 
-fn store_block(row: u32, block: u32, state: RowState) {
-    let at = block_at(row, block);
+fn store_part(row: u32, part: u32, state: RowState) {
+    let at = part_at(row, part);
     states[at] = select(0u, order_key(state.top), state.live);
     store_sums(at, state.sums);
     states[at + 5u] = seen;
     states[at + 6u] = state.first;
 }
 
-// Adds to `seen` what was seen in the block.
-fn load_block(row: u32, block: u32) -> RowState {
-    let at = block_at(row, block);
+// Adds to `seen` what was seen in the part.
+fn load_part(row: u32, part: u32) -> RowState {
+    let at = part_at(row, part);
     seen |= states[at + 5u];
     return RowState(from_order_key(states[at]), states[at] != 0u, states[at + 6u], load_sums(at));
 }

@@ -1,5 +1,6 @@
-// A team: TEAM neighbouring invocations of a workgroup, a power of two from 4 to LANES, that share the
-// blocks of a row. Member t takes the lanes t, t + TEAM, …, so that neighbours read neighbours.
+// A team: TEAM neighbouring invocations of a workgroup, LANES or half of them, that share the blocks of a
+// row. Member t takes the lanes t, t + TEAM, so that neighbours read neighbours. A block is read once,
+// and stays with the team until the next.
 //
 // `partner_word` and `partner_sums` return the value of the member whose number differs in one bit:
 // the pairs of the canonical tree, in which a + b is b + a, so all members end with the same bits.
@@ -28,43 +29,74 @@ fn team_or(value: u32) -> u32 {
 fn team_sum(value: Sums) -> Sums {
     var all = value;
     for (var apart = 1u; apart < TEAM; apart *= 2u) {
-        all += partner_sums(all, apart);
+        all = add_sums(all, partner_sums(all, apart));
     }
     return all;
 }
 
-// The order key of the maximum of the columns from `start` to `end`, at most a block.
-fn team_key(row: u32, start: u32, end: u32) -> u32 {
-    var top = Top(LOWEST, false);
-    for (var column = start + SLOT * (local % TEAM); column < end; column += SLOT * TEAM) {
-        top = raise(top, read_slot(row, column));
-    }
-    return team_max(key_of(top));
+// Stripes that a block can have.
+override HELD_STRIPES: u32 = 8u;
+
+// The bits of the block that was read last: of each lane that a member has, slot after slot.
+var<private> held: array<vec4<u32>, 2u * STRIPES>;
+
+// The first column of a slot that a member holds.
+fn held_column(start: u32, group: u32, stripe: u32) -> u32 {
+    return start + stripe * STRIPE + SLOT * (group * TEAM + local % TEAM);
 }
 
 // The state of the block of the columns from `start` to `end`.
 fn team_block(row: u32, start: u32, end: u32) -> RowState {
-    let key = team_key(row, start, end);
-    let top = peak(from_order_key(key));
-    var groups: array<Sums, 8>;
+    var top = LOWEST;
+    for (var group = 0u; group < LANES / TEAM; group += 1u) {
+        for (var stripe = 0u; stripe < HELD_STRIPES; stripe += 1u) {
+            let bits = read_bits(row, held_column(start, group, stripe), end);
+            held[group * STRIPES + stripe] = bits;
+            top = max(top, slot_top(slot_of(bits)));
+        }
+    }
+    note_poison();
+    top = from_order_key(team_max(order_key(top)));
+    let highest = peak(top);
+    var reference = reference_of(top, base_of(highest.point));
+    reference.lift += UP;
+    var groups: array<Sums, 2>;
     var first = NO_COLUMN;
     for (var group = 0u; group < LANES / TEAM; group += 1u) {
-        let column = start + SLOT * (group * TEAM + local % TEAM);
-        groups[group] = team_sum(lane_sums(row, column, end, top));
-        if WITH_PREDICTIONS {
-            first = min(first, lane_first(row, column, end, top));
+        var lane = Sums();
+        for (var stripe = 0u; stripe < HELD_STRIPES; stripe += 1u) {
+            let column = held_column(start, group, stripe);
+            let slot = slot_of(held[group * STRIPES + stripe]);
+            lane = add_sums(lane, slot_sums(row, column, slot, highest, reference));
+            if WITH_PREDICTIONS {
+                first = min(first, slot_first(slot, column, top));
+            }
         }
+        groups[group] = team_sum(lane);
     }
     if WITH_PREDICTIONS {
         first = ~team_max(~first);
     }
-    return close_block(key, first, fold_groups(groups));
+    var sums = groups[0];
+    if TEAM < LANES {
+        sums = add_sums(sums, groups[1]);
+    }
+    return close_block(top, first, sums);
 }
 
 // Writes the columns from `start` to `end` of a block; each member those that it alone reads.
 fn team_write(row: u32, start: u32, end: u32, done: Row) {
     for (var column = start + SLOT * (local % TEAM); column < end; column += SLOT * TEAM) {
-        write_slot(row, column, done);
+        write_slot(row, column, slot_bits(row, column, params.classes), done);
+    }
+}
+
+// The same of a block that is still held.
+fn team_write_held(row: u32, start: u32, done: Row) {
+    for (var group = 0u; group < LANES / TEAM; group += 1u) {
+        for (var stripe = 0u; stripe < HELD_STRIPES; stripe += 1u) {
+            write_slot(row, held_column(start, group, stripe), held[group * STRIPES + stripe], done);
+        }
     }
 }
 

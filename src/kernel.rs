@@ -52,7 +52,7 @@ pub enum RowKernel {
     PerSubgroup,
     /// All of [`Strategy::RowPerWorkgroup`].
     PerWorkgroup,
-    /// [`Strategy::SplitRow`], first pass: the states of blocks.
+    /// [`Strategy::SplitRow`], first pass: the states of parts.
     SplitStates,
     /// Second pass: the states of rows.
     SplitMerge,
@@ -86,6 +86,14 @@ impl RowKernel {
     /// Whether it writes outputs of the shape of the logits.
     pub fn writes(self) -> bool {
         !matches!(self, RowKernel::SplitStates | RowKernel::SplitMerge)
+    }
+
+    /// Whether it does all that there is to do with a row.
+    pub fn is_whole(self) -> bool {
+        matches!(
+            self,
+            RowKernel::PerInvocation | RowKernel::PerSubgroup | RowKernel::PerWorkgroup
+        )
     }
 
     /// Whether invocations work on a block together.
@@ -166,6 +174,15 @@ impl Curve {
             Curve::Capped => vec![shader!("curve/capped"), shader!("curve/times")],
         }
     }
+}
+
+/// How many words of an array of the shape of the logits are read and written at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Width {
+    /// One: any rows, anywhere.
+    Words,
+    /// Four: f32 rows that begin and end where a vector of four does.
+    Vectors,
 }
 
 /// What a row sums up.
@@ -283,6 +300,8 @@ pub enum Variant {
         /// [`Access::ReadWrite`] where the logits share a buffer with another array, or the gradient
         /// goes over them.
         logits: Access,
+        /// How logits and outputs are read and written, unless outputs are stored in 16 bits.
+        width: Width,
         /// Whether outputs are stored in 16 bits.
         halves: bool,
     },
@@ -326,7 +345,7 @@ pub enum Slot {
     LogSoftmax,
     /// In the shape of the logits.
     Grad,
-    /// [`STATE_WORDS`] a row, then a block.
+    /// [`STATE_WORDS`] a row, then a part.
     States,
     /// `[rows]` f32.
     Losses,
@@ -392,9 +411,15 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Columns of a block, the unit of [`Strategy::SplitRow`].
-pub const BLOCK: usize = 1024;
-/// Words of the state of a row or a block in [`Slot::States`].
+/// Columns of a slot, which one invocation reads at once.
+pub const SLOT: usize = 4;
+/// Slots of a stripe: most invocations that can share a block.
+pub const LANES: usize = 8;
+/// Columns of a block, eight stripes.
+pub const BLOCK: usize = 256;
+/// Columns of a part, the unit of [`Strategy::SplitRow`].
+pub const PART: usize = 1024;
+/// Words of the state of a row or a part in [`Slot::States`].
 pub const STATE_WORDS: usize = 12;
 /// Words of [`Slot::Status`].
 pub const STATUS_WORDS: usize = 6;
@@ -469,12 +494,12 @@ pub struct Params {
     pub factor: f32,
     pub unit: f32,
     pub gone: f32,
+    pub far: f32,
+    pub rebase: f32,
     pub bound: f32,
     pub inverse_cap_high: f32,
     pub inverse_cap_low: f32,
     pub reserved_0: u32,
-    pub reserved_1: u32,
-    pub reserved_2: u32,
 }
 
 impl Params {
@@ -521,6 +546,8 @@ impl Params {
             unit,
             // exp is 0 from -104 on.
             gone: (52.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
+            far: (500.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
+            rebase: (208.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
             // tanh(52) is 1, and so is it within 2^-149 beyond.
             bound: (52.0 / per_cap).min(most) as f32,
             inverse_cap_high,
@@ -559,7 +586,11 @@ impl Variant {
                 for curve in Curve::ALL {
                     for sums in [Sums::Plain, Sums::Full] {
                         for logits in [Access::Read, Access::ReadWrite] {
-                            for halves in [false, true] {
+                            for (width, halves) in [
+                                (Width::Words, false),
+                                (Width::Vectors, false),
+                                (Width::Words, true),
+                            ] {
                                 if kernel.writes() || !halves {
                                     all.push(Variant::Row {
                                         kernel,
@@ -567,6 +598,7 @@ impl Variant {
                                         curve,
                                         sums,
                                         logits,
+                                        width,
                                         halves,
                                     });
                                 }
@@ -604,6 +636,7 @@ impl Variant {
                 curve,
                 sums,
                 logits,
+                width,
                 halves,
             } => {
                 parts.extend([shader!("math"), shader!("specials")]);
@@ -615,14 +648,25 @@ impl Variant {
                     shader!("row_state"),
                     shader!("seen"),
                     shader!("logits/bits"),
-                    match (logits, halves) {
-                        (Access::ReadWrite, true) => shader!("logits/read_write_halves"),
-                        (Access::ReadWrite, false) => shader!("logits/read_write"),
-                        (Access::Read | Access::Uniform, _) => shader!("logits/read"),
+                    match width {
+                        Width::Words => shader!("logits/words"),
+                        Width::Vectors => shader!("logits/vectors"),
                     },
-                    match halves {
-                        true => shader!("outputs/halves"),
-                        false => shader!("outputs/words"),
+                    match (logits, width, halves) {
+                        (Access::ReadWrite, Width::Words, true) => {
+                            shader!("logits/read_write_halves")
+                        }
+                        (Access::ReadWrite, Width::Words, false) => shader!("logits/read_write"),
+                        (Access::ReadWrite, Width::Vectors, _) => {
+                            shader!("logits/read_write_vectors")
+                        }
+                        (_, Width::Words, _) => shader!("logits/read"),
+                        (_, Width::Vectors, _) => shader!("logits/read_vectors"),
+                    },
+                    match (width, halves) {
+                        (_, true) => shader!("outputs/halves"),
+                        (Width::Words, false) => shader!("outputs/words"),
+                        (Width::Vectors, false) => shader!("outputs/vectors"),
                     },
                     match sums {
                         Sums::Plain => shader!("sums/plain"),
@@ -743,6 +787,7 @@ impl fmt::Display for Variant {
             exchange,
             sums,
             logits,
+            width,
             halves,
             ..
         } = self
@@ -758,6 +803,9 @@ impl fmt::Display for Variant {
             })?;
             if *logits == Access::ReadWrite {
                 f.write_str("/pooled")?;
+            }
+            if *width == Width::Vectors {
+                f.write_str("/vectors")?;
             }
             if *halves {
                 f.write_str("/halves")?;

@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::kernel::{
-    ACCUMULATOR_WORDS, Access, BLOCK, Curve, Exchange, GradOutput, LabelInput, Options, RowKernel,
-    STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant,
+    ACCUMULATOR_WORDS, Access, BLOCK, Curve, Exchange, GradOutput, LANES, LabelInput, Options,
+    PART, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant, Width,
 };
 use crate::problem::{Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Wanted};
 
@@ -60,8 +60,8 @@ const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 60 * BLOCK;
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
 /// By how much fewer they are where options are on: loops over the columns of a slot, two at most.
 const SOFTWARE_LOOPS_OF_OPTIONS: usize = 8;
-/// Lanes of the canonical tree: most invocations that can share a block.
-const LANES: u32 = 32;
+/// Invocations that write a part of a split row, and that add up the sums of a batch.
+const WRITERS: u32 = 32;
 /// Fewest invocations that share one.
 const FEWEST: u32 = 4;
 
@@ -119,6 +119,10 @@ pub struct Pass {
     pub workgroup_size: u32,
     /// Invocations that share a block; where they need not exchange anything, this says nothing.
     pub team: u32,
+    /// What a row kernel holds of a row: slots of a stripe, or stripes of a block.
+    pub held: u32,
+    /// Whether that is the whole row, which then need not be read again.
+    pub resident: bool,
     /// What else is known when it is compiled.
     pub options: Options,
 }
@@ -132,7 +136,7 @@ impl fmt::Display for Pass {
 impl Pass {
     /// Workgroups in two dimensions, where one dimension has at most `most`.
     pub fn workgroups(&self, rows: u32, classes: u32, row_length: u32, most: u32) -> [u32; 2] {
-        let blocks = |columns: u32| rows * columns.div_ceil(BLOCK as u32);
+        let parts = |columns: u32| rows * columns.div_ceil(PART as u32);
         let written = if self.options.padded {
             row_length
         } else {
@@ -144,8 +148,8 @@ impl Pass {
                 RowKernel::PerInvocation => of(rows, 1),
                 RowKernel::PerSubgroup => of(rows, self.team),
                 RowKernel::PerWorkgroup | RowKernel::SplitMerge => rows,
-                RowKernel::SplitStates => of(blocks(classes), self.team),
-                RowKernel::SplitApply => of(blocks(written), LANES),
+                RowKernel::SplitStates => of(parts(classes), self.team),
+                RowKernel::SplitApply => of(parts(written), WRITERS),
             },
             Variant::CountLabels
             | Variant::FinishRows(_)
@@ -170,7 +174,12 @@ impl Pass {
         let class_weights = flag("CLASS_WEIGHTS", options.class_weights);
         let z_loss = flag("Z_LOSS", options.z_loss);
         match self.variant {
-            Variant::Row { exchange, sums, .. } => {
+            Variant::Row {
+                kernel,
+                exchange,
+                sums,
+                ..
+            } => {
                 let softmax = options.softmax;
                 let mut constants = vec![
                     size,
@@ -193,6 +202,15 @@ impl Pass {
                 }
                 if exchange == Exchange::Shuffle {
                     constants.push(team);
+                }
+                if kernel.has_teams() {
+                    constants.push(number("HELD_STRIPES", self.held));
+                }
+                if kernel == RowKernel::PerInvocation {
+                    constants.push(number("SLOTS", self.held));
+                }
+                if kernel.is_whole() {
+                    constants.push(flag("RESIDENT", self.resident));
                 }
                 constants
             }
@@ -227,6 +245,15 @@ impl Pass {
         }
     }
 
+    /// The same pass for arrays that do not begin where a vector does.
+    #[must_use]
+    pub fn narrow(mut self) -> Pass {
+        if let Variant::Row { width, .. } = &mut self.variant {
+            *width = Width::Words;
+        }
+        self
+    }
+
     /// The same pass for logits that share a buffer with another array.
     #[must_use]
     pub fn pooled(mut self) -> Pass {
@@ -234,6 +261,22 @@ impl Pass {
             *logits = Access::ReadWrite;
         }
         self
+    }
+
+    /// Columns of a row that are held at once.
+    fn capacity(&self) -> usize {
+        let held = self.held as usize;
+        match self.variant {
+            Variant::Row {
+                kernel: RowKernel::PerInvocation,
+                ..
+            } => SLOT * held,
+            Variant::Row {
+                kernel: RowKernel::PerWorkgroup,
+                ..
+            } => BLOCK * (self.workgroup_size / self.team) as usize,
+            _ => SLOT * LANES * held,
+        }
     }
 
     /// Bytes of workgroup memory.
@@ -273,7 +316,7 @@ impl Pass {
                 ..
             }
             | Variant::RoundDenominator
-            | Variant::Reduce => LANES,
+            | Variant::Reduce => WRITERS,
             _ => 1,
         };
         while self.workgroup_size > least
@@ -358,7 +401,11 @@ impl Plan {
     ) -> Result<Plan> {
         let passes: Vec<Pass> = passes(problem, device, strategy)
             .into_iter()
-            .map(|pass| pass.fit(device))
+            .map(|pass| {
+                let mut pass = pass.fit(device)?;
+                pass.resident &= problem.classes() <= pass.capacity();
+                Ok(pass)
+            })
             .collect::<Result<_>>()?;
         let columns = software_columns(problem, device, strategy);
         if device.software && problem.classes() > columns {
@@ -388,6 +435,8 @@ impl Plan {
                 variant,
                 workgroup_size,
                 team: 1,
+                held: 1,
+                resident: false,
                 options,
             };
             pass.fit(device)
@@ -396,7 +445,7 @@ impl Plan {
         if counts(problem) {
             count.push(other(Variant::CountLabels, WORKGROUP)?);
             if problem.sums_weights() {
-                count.push(other(Variant::RoundDenominator, LANES)?);
+                count.push(other(Variant::RoundDenominator, WRITERS)?);
             }
         }
         let mut passes = passes;
@@ -409,7 +458,7 @@ impl Plan {
             strategy,
             count,
             passes,
-            reduce: other(Variant::Reduce, LANES)?,
+            reduce: other(Variant::Reduce, WRITERS)?,
             rows: problem.rows(),
             classes: problem.classes(),
             rows_per_chunk: rows_per_chunk(problem, device, strategy)?,
@@ -430,7 +479,7 @@ impl Plan {
 /// Columns that a software driver can loop over: what one invocation does grows with the row, unless
 /// rows are split.
 fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> usize {
-    let team = device.subgroup.unwrap_or(LANES).min(LANES) as usize;
+    let team = device.subgroup.unwrap_or(u32::MAX).min(LANES as u32) as usize;
     // Options go over the columns of a slot in loops of their own.
     let plain = curve(problem) == Curve::Plain
         && !needs_full_sums(problem)
@@ -439,7 +488,7 @@ fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strateg
     match strategy {
         Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION / share,
         Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE / share * team,
-        Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES as usize,
+        Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES,
         Strategy::SplitRow => usize::MAX,
     }
 }
@@ -536,6 +585,26 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
         let padded = problem.row_length() > problem.classes()
             && problem.padding() == Padding::Masked
             && options.writes();
+        let halves = problem.dtype_out() != Dtype::F32 && options.writes();
+        let vectors = problem.dtype() == Dtype::F32
+            && !halves
+            && problem.inner() == 1
+            && problem.classes().is_multiple_of(SLOT)
+            && problem.row_length().is_multiple_of(SLOT);
+        let team = match (exchange, device.subgroup) {
+            (Exchange::Shuffle, Some(size)) => size.min(LANES as u32),
+            _ => LANES as u32,
+        };
+        let workgroup_size = match kernel {
+            RowKernel::PerWorkgroup => ROW_WORKGROUP,
+            _ => WORKGROUP,
+        };
+        // Slots of a stripe, or stripes of a block: both are eight.
+        let unit = match kernel {
+            RowKernel::PerInvocation => SLOT,
+            _ => SLOT * LANES,
+        };
+        let held = problem.classes().div_ceil(unit).next_power_of_two();
         Pass {
             variant: Variant::Row {
                 kernel,
@@ -549,20 +618,17 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
                     GradOutput::OverLogits => Access::ReadWrite,
                     GradOutput::None | GradOutput::Own => Access::Read,
                 },
-                halves: problem.dtype_out() != Dtype::F32 && options.writes(),
+                width: if vectors {
+                    Width::Vectors
+                } else {
+                    Width::Words
+                },
+                halves,
             },
-            workgroup_size: match kernel {
-                RowKernel::PerWorkgroup => ROW_WORKGROUP,
-                _ => WORKGROUP,
-            },
-            team: match (exchange, device.subgroup) {
-                // As many as have a slot of four columns to read.
-                (Exchange::Shuffle, Some(size)) => {
-                    let slots = problem.classes().div_ceil(4).next_power_of_two();
-                    (slots.min(LANES as usize) as u32).clamp(FEWEST, size.min(LANES))
-                }
-                _ => LANES,
-            },
+            workgroup_size,
+            team,
+            held: held.min(LANES) as u32,
+            resident: kernel.is_whole() && options.writes() && !padded,
             options: Options { padded, ..options },
         }
     };
@@ -637,11 +703,11 @@ fn bare(options: Options) -> Options {
 }
 
 fn state_words(rows: u64, classes: usize, strategy: Strategy) -> u64 {
-    let blocks = match strategy {
-        Strategy::SplitRow => classes.div_ceil(BLOCK) as u64,
+    let parts = match strategy {
+        Strategy::SplitRow => classes.div_ceil(PART) as u64,
         _ => 0,
     };
-    STATE_WORDS as u64 * rows * (1 + blocks)
+    STATE_WORDS as u64 * rows * (1 + parts)
 }
 
 fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Result<usize> {

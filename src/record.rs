@@ -7,7 +7,7 @@ use crate::engine::{Engine, Pipeline, Prepared};
 use crate::error::{Error, Result};
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
-    EMPTY_IS_ZERO, NOT_WANTED, Params, STATUS_WORDS, Slot, status,
+    EMPTY_IS_ZERO, NOT_WANTED, Params, SLOT, STATUS_WORDS, Slot, status,
 };
 use crate::problem::{
     Denominator, Dtype, EmptyMean, LabelKind, Problem, Reduction, Upstream, Wanted,
@@ -194,7 +194,7 @@ impl Scratch {
         let (offset, size) = match slot {
             Slot::Accumulators => (accumulators, Self::ACCUMULATORS),
             Slot::States => (states, 4 * state_words),
-            slot => (slot as u64 * self.alignment, 8),
+            slot => (slot as u64 * self.alignment, 16),
         };
         BufferRange {
             buffer: scratch.buffer,
@@ -494,6 +494,10 @@ impl Prepared {
             };
             let pooled = bindings.iter().any(of_logits);
             let pass = if pooled { pass.pooled() } else { *pass };
+            let whole = [Slot::Logits, Slot::Softmax, Slot::LogSoftmax, Slot::Grad]
+                .into_iter()
+                .all(|slot| start(slot).is_multiple_of(SLOT as u32));
+            let pass = if whole { pass } else { pass.narrow() };
             steps.push((engine.pipeline(pass).await?, bindings));
         }
         let most = engine.profile().max_workgroups;

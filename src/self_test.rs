@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::kernel::{Options, Params, Slot, Variant};
+use crate::kernel::{LANES, Options, Params, Slot, Variant};
 use crate::plan::Pass;
 use crate::problem::{Batch, Problem, Wanted};
 
@@ -91,11 +91,13 @@ impl Engine {
 
     /// Whether a shuffle reaches the invocation that the kernels take for its partner.
     async fn shuffles_between_neighbours(&self, subgroup: u32) -> Result<bool> {
-        let team = subgroup.min(32);
+        let team = subgroup.min(LANES as u32);
         let pass = Pass {
             variant: Variant::ShuffleTest,
             workgroup_size: 64,
             team,
+            held: 1,
+            resident: false,
             options: Options::PLAIN,
         };
         let rounds = team.ilog2();
@@ -118,6 +120,8 @@ impl Engine {
             variant: Variant::SelfTest,
             workgroup_size: 32,
             team: 1,
+            held: 1,
+            resident: false,
             options: Options::PLAIN,
         };
         self.probe(pass, Params::default(), PROBES.len() as u32)
@@ -150,6 +154,8 @@ impl Engine {
             variant: Variant::MathTest,
             workgroup_size: 64,
             team: 1,
+            held: 1,
+            resident: false,
             options: Options::PLAIN,
         };
         let room = self.profile.max_binding.min(self.profile.max_buffer);

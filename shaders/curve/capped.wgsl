@@ -2,7 +2,8 @@
 // which class is the maximum.
 //
 // Of every curve: `point(x)` stands for z; `exp_gap` is exp(z − z of the top) for points that are not
-// above the top, `exp_gaps` that of four x; `half_gap_pair` is half of z of the top less z as a sum of
+// above the top; `gaps` are z − z of the base for four x, as sums of two, exact where they matter (see
+// `base_of`) and at least -FAR; `half_gap_pair` is half of z of the top less z as a sum of
 // two, halved because the difference of two finite values can overflow, and at most the largest f32;
 // `z_of` is z as a sum of two, and at most the largest f32, `is_past` whether z is not; `cap_slopes` of four x is dz/dx over s.
 

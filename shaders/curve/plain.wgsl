@@ -8,15 +8,15 @@ fn cap_slopes(x: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(1.0);
 }
 
-fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
-    return exp_gaps(vec4<f32>(here.x), top).x;
+fn gaps(x: vec4<f32>, base: vec2<f32>) -> Four {
+    // The difference could overflow.
+    return Four(max(x, vec4<f32>(base.x - FAR)) - base.x, vec4<f32>(0.0));
 }
 
-fn exp_gaps(x: vec4<f32>, top: vec2<f32>) -> vec4<f32> {
+fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
     // Below this e is 0, and the subtraction could overflow.
-    let gone = x < vec4<f32>(top.x - 104.0);
-    let e = exp_four(two_sums(select(x, vec4<f32>(top.x), gone), vec4<f32>(-top.x)));
-    return veil4(select(e, vec4<f32>(0.0), gone));
+    let gone = here.x < top.x - 104.0;
+    return select(exp_sum(two_sum(select(here.x, top.x, gone), -top.x)), 0.0, gone);
 }
 
 fn half_gap_pair(here: vec2<f32>, top: vec2<f32>) -> vec2<f32> {

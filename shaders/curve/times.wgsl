@@ -9,12 +9,17 @@ fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
 }
 
 // A loop, because compilers take their time over four copies of this.
-fn exp_gaps(x: vec4<f32>, top: vec2<f32>) -> vec4<f32> {
-    var e: vec4<f32>;
+fn gaps(x: vec4<f32>, base: vec2<f32>) -> Four {
+    var all: Four;
     for (var i = 0u; i < 4u; i += 1u) {
-        e[i] = exp_gap(point(x[i]), top);
+        let here = point(x[i]);
+        let gone = 0.5 * here.x - 0.5 * base.x < -params.far;
+        let gap = vec2<f32>(select(here.x, base.x, gone) - base.x, here.y - base.y);
+        let z = times_factor(params.unit * pair_of(gap.x, gap.y));
+        all.high[i] = select(z.x, -FAR, gone);
+        all.low[i] = select(z.y, 0.0, gone);
     }
-    return e;
+    return all;
 }
 
 fn times_factor(gap: vec2<f32>) -> vec2<f32> {

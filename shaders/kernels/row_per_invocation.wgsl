@@ -1,40 +1,90 @@
 // One invocation owns a row.
 //
-// Reads each logit three times where outputs of its shape are wanted (a block's maximum, its sums,
-// the write), twice where not; a block of 4 KiB stays in the cache between the first two. No barriers, so
-// nothing has to be uniform. Best for narrow rows, and on drivers that run on a processor.
+// Reads each logit once for its state, and once more where outputs of its shape are wanted and the row is
+// wider than what it holds; where sums need the maximum first, twice for its state, the second time from
+// the cache. No barriers, so nothing has to be uniform. Best for narrow rows, and on drivers that run on
+// a processor.
 
 override WORKGROUP_SIZE: u32 = 64u;
+// Slots of a stripe that a row can have.
+override SLOTS: u32 = 8u;
+// The row is a stripe at most, and stays where it is from its state to its outputs.
+override RESIDENT: bool = false;
 
-fn block_key(row: u32, start: u32, end: u32) -> u32 {
-    var top = Top(LOWEST, false);
-    for (var column = start; column < end; column += SLOT) {
-        top = raise(top, read_slot(row, column));
+var<private> held: array<vec4<u32>, LANES>;
+
+fn read_stripe(row: u32, start: u32, end: u32) -> f32 {
+    var top = LOWEST;
+    for (var v = 0u; v < SLOTS; v += 1u) {
+        held[v] = read_bits(row, start + SLOT * v, end);
+        top = max(top, slot_top(slot_of(held[v])));
     }
-    return key_of(top);
+    return top;
 }
 
-fn block_sums(row: u32, start: u32, end: u32, top: Peak) -> Sums {
-    var groups: array<Sums, 8>;
-    var group = 0u;
-    for (var column = start; column < min(end, start + LANE_STEP); column += 4u * SLOT) {
-        var lanes: array<Sums, 4>;
-        for (var lane = 0u; lane < 4u; lane += 1u) {
-            // Lanes past the end stay zeros.
-            lanes[lane] = lane_sums(row, column + lane * SLOT, end, top);
-        }
-        groups[group] = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-        group += 1u;
+fn block_top(row: u32, start: u32, end: u32) -> f32 {
+    var top = LOWEST;
+    for (var stripe = start; stripe < end; stripe += STRIPE) {
+        top = max(top, read_stripe(row, stripe, end));
     }
-    return fold_groups(groups);
+    return top;
 }
 
-fn block_first(row: u32, start: u32, end: u32, top: Peak) -> u32 {
+fn block_first(row: u32, start: u32, end: u32, top: f32) -> u32 {
     var first = NO_COLUMN;
     for (var column = start; column < end && first == NO_COLUMN; column += SLOT) {
-        first = slot_first(read_slot(row, column), column, top);
+        first = slot_first(slot_of(slot_bits(row, column, end)), column, top);
     }
     return first;
+}
+
+fn fold_lanes(lanes: array<Sums, LANES>) -> Sums {
+    return add_sums(
+        add_sums(add_sums(lanes[0], lanes[1]), add_sums(lanes[2], lanes[3])),
+        add_sums(add_sums(lanes[4], lanes[5]), add_sums(lanes[6], lanes[7])),
+    );
+}
+
+// The state of the block of the columns from `start` to `end`.
+fn block_state(row: u32, start: u32, end: u32) -> RowState {
+    var top = LOWEST;
+    if TOP_FIRST {
+        top = block_top(row, start, end);
+    }
+    var base = base_of(point(top));
+    if !TOP_FIRST {
+        base = vec2<f32>(0.0);
+    }
+    var lanes: array<Sums, LANES>;
+    // Without knowing the maximum one guesses its base, and begins again where that was wrong.
+    for (var guess = 0u; guess < 2u; guess += 1u) {
+        lanes = array<Sums, LANES>();
+        var reference = Reference(base, NOTHING_YET);
+        for (var stripe = start; stripe < end; stripe += STRIPE) {
+            top = max(top, read_stripe(row, stripe, end));
+            let raised = reference_of(top, base);
+            let by = powers(vec4<f32>(127.0 + raised.lift - reference.lift)).x;
+            reference = raised;
+            let up = Reference(base, raised.lift + UP);
+            let highest = peak(top);
+            for (var v = 0u; v < SLOTS; v += 1u) {
+                let sums = slot_sums(row, stripe + SLOT * v, slot_of(held[v]), highest, up);
+                lanes[v] = add_sums(lowered(lanes[v], by), sums);
+            }
+        }
+        let right = base_of(point(top));
+        if all(right == base) {
+            break;
+        }
+        base = right;
+    }
+    let sums = fold_lanes(lanes);
+    var first = NO_COLUMN;
+    if WITH_PREDICTIONS {
+        first = block_first(row, start, end, top);
+    }
+    note_poison();
+    return close_block(top, first, sums);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -48,20 +98,22 @@ fn row_per_invocation(
         return;
     }
     for (var start = 0u; start < params.classes; start += BLOCK) {
-        let end = min(params.classes, start + BLOCK);
-        let key = block_key(row, start, end);
-        let top = peak(from_order_key(key));
-        var first = NO_COLUMN;
-        if WITH_PREDICTIONS {
-            first = block_first(row, start, end, top);
-        }
-        push(close_block(key, first, block_sums(row, start, end, top)));
+        push(block_state(row, start, min(params.classes, start + BLOCK)));
     }
     let done = finish_row(row, pop_all());
     store_row(row, done);
     if writes_matrix() {
-        for (var column = 0u; column < written_columns(); column += SLOT) {
-            write_slot(row, column, done);
+        if RESIDENT {
+            for (var v = 0u; v < SLOTS; v += 1u) {
+                write_slot(row, SLOT * v, held[v], done);
+            }
+        } else {
+            for (var stripe = 0u; stripe < written_columns(); stripe += STRIPE) {
+                for (var v = 0u; v < LANES; v += 1u) {
+                    let column = stripe + SLOT * v;
+                    write_slot(row, column, slot_bits(row, column, params.classes), done);
+                }
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 // A team owns a row; a workgroup holds WORKGROUP_SIZE / TEAM of them, and of rows.
 //
-// Reads each logit twice for its state and once for outputs of its shape; a block is 4 KiB, which the
-// nearest cache holds. Every member carries the whole
-// state of the row, so nothing has to be handed out. Everything around an exchange is uniform: it
-// depends on the parameters alone.
+// Reads each logit once for its state, and once more for outputs of its shape where the row is wider than
+// a block. Every member carries the whole state of the row, so nothing has to be handed out. Everything
+// around an exchange is uniform: it depends on the parameters alone.
 
 override WORKGROUP_SIZE: u32 = 64u;
+// The row is a block at most, and stays with its team from its state to its outputs.
+override RESIDENT: bool = false;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn row_per_subgroup(
@@ -14,8 +15,9 @@ fn row_per_subgroup(
     @builtin(local_invocation_index) index: u32,
 ) {
     local = index;
-    let row = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / TEAM) + local / TEAM;
-    let here = row < params.rows;
+    let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / TEAM) + local / TEAM;
+    let here = unit < params.rows;
+    let row = min(unit, params.rows - 1u);
     let columns = select(0u, params.classes, here);
     for (var start = 0u; start < params.classes; start += BLOCK) {
         push(team_block(row, start, min(columns, start + BLOCK)));
@@ -30,6 +32,12 @@ fn row_per_subgroup(
     }
     if writes_matrix() {
         wait_for_label_readers();
-        team_write(row, 0u, select(0u, written_columns(), here), done);
+        if RESIDENT {
+            if here {
+                team_write_held(row, 0u, done);
+            }
+        } else {
+            team_write(row, 0u, select(0u, written_columns(), here), done);
+        }
     }
 }

@@ -1,9 +1,12 @@
 // A workgroup owns a row: each of its teams takes a block, in rounds.
 //
-// Reads each logit as often as `row_per_subgroup`. Everything around a barrier is uniform: it depends
-// on the workgroup's row and on the parameters alone.
+// Reads each logit once for its state, and once more for outputs of its shape where the row is wider than
+// a block for each team. Everything around a barrier is uniform: it depends on the workgroup's row and on
+// the parameters alone.
 
 override WORKGROUP_SIZE: u32 = 256u;
+// The row is a block for each team at most, and stays with them from its state to its outputs.
+override RESIDENT: bool = false;
 
 var<workgroup> block_states: array<RowState, WORKGROUP_SIZE / TEAM>;
 var<workgroup> row_state: RowState;
@@ -57,8 +60,12 @@ fn row_per_workgroup(
     }
     if writes_matrix() {
         wait_for_label_readers();
-        for (var start = team * BLOCK; start < written_columns(); start += teams * BLOCK) {
-            team_write(row, start, min(written_columns(), start + BLOCK), done);
+        if RESIDENT {
+            team_write_held(row, team * BLOCK, done);
+        } else {
+            for (var start = team * BLOCK; start < written_columns(); start += teams * BLOCK) {
+                team_write(row, start, min(written_columns(), start + BLOCK), done);
+            }
         }
     }
 }

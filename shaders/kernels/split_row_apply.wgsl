@@ -1,9 +1,11 @@
-// Third of three passes over split rows: LANES invocations write the outputs of one block.
+// Third of three passes over split rows: WRITERS invocations write the outputs of one part.
 //
 // Reads each logit once and writes each output once. Nobody waits for anybody; the label's logit is
 // not read, as the gradient may have taken its place.
 
 override WORKGROUP_SIZE: u32 = 64u;
+
+const WRITERS = 32u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn split_row_apply(
@@ -11,16 +13,16 @@ fn split_row_apply(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let blocks = (written_columns() + BLOCK - 1u) / BLOCK;
-    let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / LANES) + local / LANES;
-    let row = unit / blocks;
+    let parts = (written_columns() + PART - 1u) / PART;
+    let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / WRITERS) + local / WRITERS;
+    let row = unit / parts;
     if row >= params.rows {
         return;
     }
     let done = load_row(row);
-    let start = unit % blocks * BLOCK;
-    let end = min(written_columns(), start + BLOCK);
-    for (var column = start + SLOT * (local % LANES); column < end; column += LANE_STEP) {
-        write_slot(row, column, done);
+    let start = unit % parts * PART;
+    let end = min(written_columns(), start + PART);
+    for (var column = start + SLOT * (local % WRITERS); column < end; column += SLOT * WRITERS) {
+        write_slot(row, column, slot_bits(row, column, params.classes), done);
     }
 }

@@ -1,7 +1,7 @@
-// Second of three passes over split rows: one workgroup merges the states of a row's blocks.
+// Second of three passes over split rows: one workgroup merges the states of a row's parts.
 //
-// Each invocation merges a run of a power of two of blocks, a subtree of the canonical tree; the
-// workgroup merges the runs. Reads 48 bytes a block, writes 48 a row.
+// Each invocation merges a run of a power of two of parts, a subtree of the canonical tree; the
+// workgroup merges the runs. Reads 48 bytes a part, writes 48 a row.
 
 override WORKGROUP_SIZE: u32 = 64u;
 
@@ -21,13 +21,13 @@ fn split_row_merge(
     if local == 0u {
         atomicStore(&seen_by_any, 0u);
     }
-    let blocks = blocks_per_row();
+    let parts = parts_per_row();
     var run = 1u;
-    while run * WORKGROUP_SIZE < blocks {
+    while run * WORKGROUP_SIZE < parts {
         run *= 2u;
     }
-    for (var block = local * run; block < min(blocks, (local + 1u) * run); block += 1u) {
-        push(load_block(row, block));
+    for (var part = local * run; part < min(parts, (local + 1u) * run); part += 1u) {
+        push(load_part(row, part));
     }
     runs[local] = pop_all();
     for (var apart = 1u; apart < WORKGROUP_SIZE; apart *= 2u) {

@@ -1,6 +1,6 @@
-// First of three passes over split rows: a team leaves the state of one block.
+// First of three passes over split rows: a team leaves the state of one part.
 //
-// Reads each logit twice, a block of 4 KiB from the cache the second time; writes 48 bytes a block.
+// Reads each logit once; writes 48 bytes a part.
 
 override WORKGROUP_SIZE: u32 = 64u;
 
@@ -11,15 +11,19 @@ fn split_row_states(
     @builtin(local_invocation_index) index: u32,
 ) {
     local = index;
-    let blocks = blocks_per_row();
+    let parts = parts_per_row();
     let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / TEAM) + local / TEAM;
-    let row = unit / blocks;
-    let block = unit % blocks;
-    let columns = select(0u, params.classes, row < params.rows);
-    let start = block * BLOCK;
-    let state = team_block(row, start, min(columns, start + BLOCK));
+    let here = unit / parts < params.rows;
+    let row = min(unit / parts, params.rows - 1u);
+    let part = unit % parts;
+    let columns = select(0u, params.classes, here);
+    for (var block = 0u; block < PART / BLOCK; block += 1u) {
+        let start = part * PART + block * BLOCK;
+        push(team_block(row, start, min(columns, start + BLOCK)));
+    }
+    let state = pop_all();
     seen = team_or(seen);
-    if row < params.rows && local % TEAM == 0u {
-        store_block(row, block, state);
+    if here && local % TEAM == 0u {
+        store_part(row, part, state);
     }
 }

@@ -5,16 +5,9 @@ const F16 = 1u;
 const BF16 = 2u;
 override DTYPE: u32 = 0u;
 
-fn logit_bits(element: u32) -> u32 {
-    let at = params.logits_start + element;
-    if DTYPE == F32 {
-        return logit_word(at);
-    }
-    let half = (logit_word(at / 2u) >> (16u * (at % 2u))) & 0xffffu;
-    if DTYPE == BF16 {
-        return half << 16u;
-    }
-    return f32_from_f16(half);
+// What columns past the end read as: masked, or a softmax of 0.
+fn absent_bits() -> u32 {
+    return select(MINUS_INF, 0u, FROM_SOFTMAX);
 }
 
 fn f32_from_f16(half: u32) -> u32 {

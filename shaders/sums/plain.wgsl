@@ -1,14 +1,31 @@
-// What a row sums up for softmax alone: (Σ e of the smaller, ties).
+// What a row sums up for softmax alone: (largest e, Σ e of the others) in a block; (Σ e of all but the
+// maximum, 0) in a state, where the e of the maximum is 1.
 
 alias Sums = vec2<f32>;
 
-fn slot_sums(row: u32, column: u32, slot: Slot, top: Peak) -> Sums {
-    return exp_sums(slot, exp_slot(slot, top), top);
+// Whether a slot can be summed up only when the maximum of its block is known.
+const TOP_FIRST = false;
+
+fn slot_sums(row: u32, column: u32, slot: Slot, top: Peak, reference: Reference) -> Sums {
+    return pair_of_slot(exp_slot(slot, reference));
 }
 
-// The sums of a block: one of the ties is left out.
-fn without_maximum(lanes: Sums) -> Sums {
-    return Sums(lanes.x + max(lanes.y - 1.0, 0.0), 0.0);
+fn add_sums(a: Sums, b: Sums) -> Sums {
+    return add_pairs(a, b);
+}
+
+fn largest(sums: Sums) -> f32 {
+    return sums.x;
+}
+
+// Sums whose terms were relative to a smaller power of two.
+fn lowered(sums: Sums, by: f32) -> Sums {
+    return sums * by;
+}
+
+// scale: 1 over the e of the maximum, in the two units that e has.
+fn relative_to_top(lanes: Sums, scale: vec2<f32>) -> Sums {
+    return Sums(lanes.y * scale.x, 0.0);
 }
 
 fn with_maximum(sums: Sums) -> Sums {

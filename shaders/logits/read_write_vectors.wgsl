@@ -1,0 +1,9 @@
+@group(0) @binding(1) var<storage, read_write> logits: array<vec4<u32>>;
+
+fn logit_vector(at: u32) -> vec4<u32> {
+    return logits[at];
+}
+
+fn put_logits(at: u32, step: u32, count: u32, bits: vec4<u32>) {
+    logits[(params.logits_start + at) / 4u] = bits;
+}
