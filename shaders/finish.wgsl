@@ -1,65 +1,88 @@
-// What one invocation per row knows of a row from its state.
+// The outputs of a row, and its share in the sums of the batch.
+//
+// Loss L·Σa + Σ a·(m − z), two terms that do not cancel for labels that are not negative, plus λ·lse²;
+// lse m + L. As sums of two f32, so that what the state of the row lost is all that is lost.
 
-const STATE_WORDS = 12u;
+@group(0) @binding(10) var<storage, read_write> losses: array<u32>;
+@group(0) @binding(11) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(12) var<storage, read_write> predictions: array<u32>;
 
-@group(0) @binding(9) var<storage, read_write> states: array<u32>;
-
-override WORKGROUP_SIZE: u32 = 64u;
-
-// NaN by its logits or its dense labels; a row with a bad index is counted on its own.
-fn is_nan_row(seen: u32) -> bool {
-    return (seen & (POISONED | BAD_WEIGHT)) != 0u || (seen & (LOSS_UP | LOSS_DOWN)) == (LOSS_UP | LOSS_DOWN);
-}
-
-fn state_f32(row: u32, word: u32) -> f32 {
-    return bitcast<f32>(states[STATE_WORDS * row + word]);
-}
-
-fn state_u32(row: u32, word: u32) -> u32 {
-    return states[STATE_WORDS * row + word];
-}
-
-// L.
-fn log_sum_of(row: u32) -> vec2<f32> {
-    return log1p_pair(state_f32(row, 1u));
-}
-
-// m + L; where m is large, L is no part of it.
-fn lse_of(row: u32, log_sum: vec2<f32>) -> vec2<f32> {
-    let m = z_of(point(state_f32(row, 0u)));
-    if is_large(m.x) {
-        return vec2<f32>(m.x, 0.0);
+// L·Σa + Σ a·(m − z).
+fn cross_entropy(row: Outcome, log_sum: vec2<f32>) -> Term {
+    if LABELS == INDEX && !SMOOTHED && !CLASS_WEIGHTS && !is_large(row.half_gap) {
+        return small_term(pair_sum(log_sum, vec2<f32>(2.0 * row.half_gap, 0.0)));
     }
-    return pair_sum(m, log_sum);
-}
-
-// The bits of lse, infinite where it is past the largest f32.
-fn lse_bits(row: u32, lse: vec2<f32>) -> u32 {
-    let infinite = select(PLUS_INF, MINUS_INF, lse.x < 0.0);
-    return select(bitcast<u32>(lse.x), infinite, is_past(point(state_f32(row, 0u))));
-}
-
-// A part of the loss: as a sum of two f32 unless it is large, and its bits, which may be those of +inf.
-struct Term {
-    value: vec2<f32>,
-    is_large: bool,
-    bits: u32,
-}
-
-fn small_term(value: vec2<f32>) -> Term {
-    return Term(value, false, bitcast<u32>(value.x));
-}
-
-// λ·lse².
-fn z_term(lse: vec2<f32>) -> Term {
-    let whole = veil(veil(params.z_loss * lse.x) * lse.x);
-    if is_large(whole) {
-        return Term(vec2<f32>(0.0), true, bitcast<u32>(whole));
+    // Index labels: a is c at the label, (1 − ε)·w_y, and h times what was summed up, which has the rest of
+    // ε/K.
+    var c = vec2<f32>(0.0);
+    var h = vec2<f32>(1.0, 0.0);
+    if LABELS == INDEX {
+        c = pair_product(vec2<f32>(params.keep_high, params.keep_low), vec2<f32>(row.weight, 0.0));
+        h = vec2<f32>(params.share_high, params.share_low);
     }
-    return small_term(pair_product(pair_product(lse, vec2<f32>(params.z_loss, 0.0)), lse));
+    // Halves, see `half_gap_pair`.
+    let label_gap = row.half_gap;
+    let sum_gap = row.sums.z;
+    let weight = pair_sum(c, pair_product(h, vec2<f32>(row.sums.w, 0.0)));
+    let term = veil(weight.x * log_sum.x);
+    if is_large(label_gap) || is_large(sum_gap) || is_large(term) {
+        let half_gap = veil(veil(c.x * label_gap) + veil(h.x * sum_gap));
+        return Term(vec2<f32>(0.0), true, doubled_bits(veil(veil(0.5 * term) + half_gap)));
+    }
+    let gap = pair_sum(pair_product(c, vec2<f32>(label_gap, 0.0)), pair_product(h, vec2<f32>(sum_gap, 0.0)));
+    if is_large(gap.x) {
+        return Term(vec2<f32>(0.0), true, doubled_bits(veil(veil(0.5 * term) + gap.x)));
+    }
+    return small_term(pair_sum(pair_product(weight, log_sum), 2.0 * gap));
 }
 
-// What is said of a row: nothing if it is ignored, NaN if it is that.
-fn row_bits(bits: u32, seen: u32, is_nan: bool) -> u32 {
-    return select(select(bits, NAN, is_nan), 0u, (seen & IGNORED) != 0u);
+fn finish(number: u32, row: Outcome) {
+    let slot = number % SUM_SLOTS;
+    let seen = row.seen;
+    let log_sum = log_sum_of(row);
+    let lse_pair = lse_of(row, log_sum);
+    if params.lse_start != NOT_WANTED {
+        lse[params.lse_start + number] = select(lse_bits(row, lse_pair), NAN, (seen & POISONED) != 0u);
+    }
+    if params.predictions_start != NOT_WANTED {
+        predictions[params.predictions_start + number] = row.prediction;
+    }
+    if (seen & IGNORED) == 0u {
+        count(slot, VALID_ROWS);
+        if is_nan_row(seen) {
+            note(NAN_ROWS, number);
+        }
+        if (seen & BAD_LABEL) != 0u {
+            note(BAD_LABELS, number);
+        }
+        if (seen & HIT) != 0u {
+            count(slot, CORRECT_ROWS);
+        }
+    }
+    if LABELS == NO_LABELS || LABELS == VECTORS {
+        return;
+    }
+    let is_nan = is_nan_row(seen) || (seen & BAD_LABEL) != 0u;
+    let term = cross_entropy(row, log_sum);
+    var loss = term.bits;
+    if (seen & (LOSS_UP | LOSS_DOWN)) != 0u {
+        loss = select(MINUS_INF, PLUS_INF, (seen & LOSS_UP) != 0u);
+    }
+    var whole = loss;
+    if Z_LOSS {
+        let z = z_term(lse_pair);
+        whole = bitcast<u32>(pair_sum(term.value, z.value).x);
+        if term.is_large || z.is_large || loss != term.bits {
+            whole = sum_bits(loss, z.bits);
+        }
+        add_exactly(slot, Z_SUM, Z_SPECIALS, row_bits(z.bits, seen, (seen & POISONED) != 0u));
+    }
+    loss = row_bits(loss, seen, is_nan);
+    whole = row_bits(whole, seen, is_nan);
+    if params.losses_start != NOT_WANTED {
+        losses[params.losses_start + number] = whole;
+    }
+    // With two denominators the terms are summed apart.
+    let apart = Z_LOSS && has_flag(DENOMINATOR_IS_WEIGHTS);
+    add_exactly(slot, LOSS_SUM, LOSS_SPECIALS, select(whole, loss, apart));
 }

@@ -6,14 +6,6 @@
 //   weights y:  a = w·((1 − ε)·y + h), loss Σ a·(L + m − z), gradient p·Σa − a
 //   a vector v: gradient p·(v − Σ p·v)
 
-const NO_LABELS = 0u;
-const INDEX = 1u;
-const WEIGHTS = 2u;
-const VECTORS = 3u;
-override LABELS: u32 = 0u;
-override CLASS_WEIGHTS: bool = false;
-override SMOOTHED: bool = false;
-override Z_LOSS: bool = false;
 
 // Whether every class has a share in the loss.
 fn has_column_weights() -> bool {

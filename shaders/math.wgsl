@@ -74,7 +74,7 @@ fn exp_rest(gap: Four, n: vec4<f32>) -> vec4<f32> {
 
 // 2^(n - 127) from its bits, 0 where n is not above 0.
 fn powers(n: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(vec4<u32>(max(n, vec4<f32>(0.0))) << vec4<u32>(23u));
+    return bitcast<vec4<f32>>(vec4<u32>(vec4<i32>(max(n, vec4<f32>(0.0)))) << vec4<u32>(23u));
 }
 
 // exp of gap.x + gap.y from -105 to 0, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].

@@ -36,7 +36,10 @@ fn finish_row(row: u32, state: RowState) -> Row {
 fn row_of(row: u32, state: RowState, label: Label) -> Row {
     let s = wide(state.sums).x;
     let top = peak(state.top);
-    let log_sum = log1p_sum(s);
+    var log_sum = 0.0;
+    if WRITES_LOG_SOFTMAX || Z_LOSS {
+        log_sum = log1p_sum(s);
+    }
     var inverse = 1.0;
     var share = 1.0;
     if !FROM_SOFTMAX {
@@ -98,7 +101,10 @@ fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
         let grad = slot_grad(row, column, slot, veil4(p), done.pull, done.label.column);
         var bits = bitcast<vec4<u32>>(grad * cap_slopes(slot.x));
         bits = select(bits, nan, done.bad_scale || (seen & (POISONED | BAD_LABEL | BAD_WEIGHT)) != 0u);
-        bits = select(bits, vec4<u32>(0u), past | vec4<bool>((seen & IGNORED) != 0u));
+        bits = select(bits, vec4<u32>(0u), vec4<bool>((seen & IGNORED) != 0u));
+        if PADDED {
+            bits = select(bits, vec4<u32>(0u), past);
+        }
         if GRAD_OVER_LOGITS {
             put_logits(at, column_step(), count, bits);
         } else {
@@ -113,4 +119,15 @@ fn log_softmax_bits(x: f32, masked: bool, done: Row) -> u32 {
     let past = gap.x >= 0x1p+127f;
     let value = (-2.0 * select(gap.x, 0.0, past) - done.log_sum) - 2.0 * gap.y;
     return select(bitcast<u32>(value), MINUS_INF, past || masked);
+}
+
+// The first column of the maximum, none in a NaN row; notes whether it is the label.
+fn prediction_of(done: Row) -> u32 {
+    if (seen & POISONED) != 0u {
+        return NO_COLUMN;
+    }
+    if done.state.first == done.label.column && (seen & (IGNORED | BAD_LABEL)) == 0u {
+        seen |= HIT;
+    }
+    return done.state.first;
 }

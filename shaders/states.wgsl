@@ -23,12 +23,7 @@ fn load_sums(at: u32) -> Sums {
 }
 
 fn store_row(row: u32, done: Row) {
-    var prediction = done.state.first;
-    if (seen & POISONED) != 0u {
-        prediction = NO_COLUMN;
-    } else if prediction == done.label.column && (seen & (IGNORED | BAD_LABEL)) == 0u {
-        seen |= HIT;
-    }
+    let prediction = prediction_of(done);
     let at = STATE_WORDS * row;
     states[at] = bitcast<u32>(done.state.top);
     store_sums(at, done.state.sums);

@@ -96,6 +96,11 @@ impl RowKernel {
         )
     }
 
+    /// Whether it can finish its rows.
+    pub fn can_finish(self) -> bool {
+        self.is_whole() || self == RowKernel::SplitMerge
+    }
+
     /// Whether invocations work on a block together.
     pub fn has_teams(self) -> bool {
         matches!(
@@ -210,6 +215,8 @@ pub struct Options {
     pub predictions: bool,
     /// Whether the entropy is wanted.
     pub entropy: bool,
+    /// Whether a kernel that finishes rows writes what is seldom wanted of them.
+    pub more: bool,
     /// Whether classes have weights.
     pub class_weights: bool,
     /// Whether labels are smoothed.
@@ -233,6 +240,7 @@ impl Options {
         dtype: Dtype::F32,
         predictions: false,
         entropy: false,
+        more: false,
         class_weights: false,
         smoothed: false,
         z_loss: false,
@@ -265,6 +273,7 @@ impl fmt::Display for Options {
             when(self.z_loss, "z_loss"),
             when(self.predictions, "predictions"),
             when(self.entropy, "entropy"),
+            when(self.more, "more"),
             match self.softmax {
                 SoftmaxOutput::None => "",
                 SoftmaxOutput::Softmax => "softmax",
@@ -304,6 +313,8 @@ pub enum Variant {
         width: Width,
         /// Whether outputs are stored in 16 bits.
         halves: bool,
+        /// Whether it finishes its rows itself; else it leaves states for [`Variant::FinishRows`].
+        finishes: bool,
     },
     /// Counts the rows that are not ignored, and adds up the class weights of their labels.
     CountLabels,
@@ -563,6 +574,16 @@ pub(crate) fn device_ignore_index(ignore_index: i64) -> i32 {
     i32::try_from(ignore_index).unwrap_or(-1)
 }
 
+/// What finishes a row.
+fn finish() -> [&'static str; 4] {
+    [
+        shader!("outcome"),
+        shader!("accumulators"),
+        shader!("status"),
+        shader!("finish"),
+    ]
+}
+
 impl Variant {
     /// Every variant there is.
     pub fn all() -> Vec<Variant> {
@@ -591,7 +612,12 @@ impl Variant {
                                 (Width::Vectors, false),
                                 (Width::Words, true),
                             ] {
-                                if kernel.writes() || !halves {
+                                for finishes in [false, true] {
+                                    if (halves && !kernel.writes())
+                                        || (finishes && !kernel.can_finish())
+                                    {
+                                        continue;
+                                    }
                                     all.push(Variant::Row {
                                         kernel,
                                         exchange,
@@ -600,6 +626,7 @@ impl Variant {
                                         logits,
                                         width,
                                         halves,
+                                        finishes,
                                     });
                                 }
                             }
@@ -638,9 +665,10 @@ impl Variant {
                 logits,
                 width,
                 halves,
+                finishes,
             } => {
                 parts.extend([shader!("math"), shader!("specials")]);
-                if curve != Curve::Plain {
+                if curve != Curve::Plain || finishes {
                     parts.push(shader!("pairs"));
                 }
                 parts.extend(curve.wgsl());
@@ -672,13 +700,22 @@ impl Variant {
                         Sums::Plain => shader!("sums/plain"),
                         Sums::Full => shader!("sums/full"),
                     },
+                    shader!("label_kinds"),
                     shader!("labels"),
                     shader!("denominator"),
                     shader!("upstream"),
                     shader!("slot"),
                     shader!("row"),
-                    shader!("states"),
                 ]);
+                if !finishes || !kernel.is_whole() {
+                    parts.push(shader!("states"));
+                }
+                if finishes {
+                    parts.extend(finish());
+                    parts.extend([shader!("more"), shader!("handover/finish")]);
+                } else {
+                    parts.push(shader!("handover/states"));
+                }
                 parts.extend(match (exchange, sums) {
                     (Exchange::None, _) => vec![],
                     (Exchange::Memory, _) => vec![shader!("team"), shader!("team/memory")],
@@ -716,15 +753,21 @@ impl Variant {
             Variant::FinishRows(curve) | Variant::MoreRows(curve) => {
                 parts.extend([shader!("math"), shader!("specials"), shader!("pairs")]);
                 parts.extend(curve.wgsl());
-                parts.extend([shader!("seen"), shader!("finish")]);
-                parts.extend(match self {
-                    Variant::MoreRows(_) => vec![shader!("kernels/more_rows")],
-                    _ => vec![
-                        shader!("accumulators"),
-                        shader!("status"),
-                        shader!("kernels/finish_rows"),
-                    ],
-                });
+                parts.push(shader!("seen"));
+                match self {
+                    Variant::MoreRows(_) => parts.extend([
+                        shader!("outcome"),
+                        shader!("more"),
+                        shader!("handover/outcomes"),
+                        shader!("kernels/more_rows"),
+                    ]),
+                    _ => {
+                        parts.push(shader!("label_kinds"));
+                        parts.extend(finish());
+                        parts
+                            .extend([shader!("handover/outcomes"), shader!("kernels/finish_rows")]);
+                    }
+                }
             }
             Variant::Reduce => parts.extend([
                 shader!("specials"),
@@ -746,6 +789,17 @@ impl Variant {
     pub fn slots(self) -> Vec<(Slot, Access)> {
         use Slot::*;
         let written: &[Slot] = match self {
+            Variant::Row {
+                finishes: false, ..
+            } => &[
+                Labels,
+                ClassWeights,
+                Upstream,
+                Denominator,
+                Softmax,
+                Grad,
+                States,
+            ],
             Variant::Row { .. } => &[
                 Labels,
                 ClassWeights,
@@ -754,6 +808,14 @@ impl Variant {
                 Softmax,
                 Grad,
                 States,
+                Losses,
+                Lse,
+                Predictions,
+                Entropy,
+                Correct,
+                ZLosses,
+                Accumulators,
+                Status,
             ],
             Variant::CountLabels => &[Labels, ClassWeights, Denominator, Accumulators],
             Variant::RoundDenominator => &[Denominator, Accumulators],
@@ -767,6 +829,14 @@ impl Variant {
             slots.push((Logits, logits));
         }
         slots.extend(written.iter().map(|&slot| (slot, Access::ReadWrite)));
+        if let Variant::Row {
+            kernel,
+            finishes: true,
+            ..
+        } = self
+        {
+            slots.retain(|&(slot, _)| slot != States || !kernel.is_whole());
+        }
         slots
     }
 }
@@ -789,6 +859,7 @@ impl fmt::Display for Variant {
             logits,
             width,
             halves,
+            finishes,
             ..
         } = self
         {
@@ -809,6 +880,9 @@ impl fmt::Display for Variant {
             }
             if *halves {
                 f.write_str("/halves")?;
+            }
+            if *finishes {
+                f.write_str("/finishes")?;
             }
         }
         Ok(())

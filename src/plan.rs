@@ -110,6 +110,17 @@ impl DeviceProfile {
     }
 }
 
+/// Storage buffers of a row kernel that finishes its rows itself.
+const FUSED_BUFFERS: u32 = 16;
+
+impl DeviceProfile {
+    /// Whether row kernels finish their rows themselves, for which they need more buffers than every
+    /// device has.
+    pub fn fuses(&self) -> bool {
+        self.max_storage_buffers >= FUSED_BUFFERS
+    }
+}
+
 /// One shader with its compile-time values: what a pipeline is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pass {
@@ -123,6 +134,8 @@ pub struct Pass {
     pub held: u32,
     /// Whether that is the whole row, which then need not be read again.
     pub resident: bool,
+    /// Whether the row is a block at most.
+    pub one_block: bool,
     /// What else is known when it is compiled.
     pub options: Options,
 }
@@ -172,12 +185,14 @@ impl Pass {
         let number = |name, value: u32| (name, f64::from(value));
         let labels = number("LABELS", options.labels as u32);
         let class_weights = flag("CLASS_WEIGHTS", options.class_weights);
+        let smoothed = flag("SMOOTHED", options.smoothed);
         let z_loss = flag("Z_LOSS", options.z_loss);
         match self.variant {
             Variant::Row {
                 kernel,
                 exchange,
                 sums,
+                finishes,
                 ..
             } => {
                 let softmax = options.softmax;
@@ -187,7 +202,7 @@ impl Pass {
                     class_weights,
                     z_loss,
                     number("DTYPE", options.dtype as u32),
-                    flag("SMOOTHED", options.smoothed),
+                    smoothed,
                     flag("FROM_SOFTMAX", options.from_softmax),
                     flag("STRIDED", options.strided),
                     flag("PADDED", options.padded),
@@ -212,10 +227,16 @@ impl Pass {
                 if kernel.is_whole() {
                     constants.push(flag("RESIDENT", self.resident));
                 }
+                if matches!(kernel, RowKernel::PerInvocation | RowKernel::PerSubgroup) {
+                    constants.push(flag("ONE_BLOCK", self.one_block));
+                }
+                if finishes {
+                    constants.push(flag("WITH_MORE", options.more));
+                }
                 constants
             }
             Variant::CountLabels => vec![size, class_weights],
-            Variant::FinishRows(_) => vec![size, labels, z_loss],
+            Variant::FinishRows(_) => vec![size, labels, class_weights, smoothed, z_loss],
             Variant::MoreRows(_) => vec![size],
             Variant::ShuffleTest => vec![team],
             Variant::MathTest => vec![size],
@@ -415,7 +436,7 @@ impl Plan {
                 limit: 4 * columns as u64,
             });
         }
-        let all = options(problem);
+        let all = options(problem, device);
         // Only what a shader knows makes pipelines differ.
         let other = |variant, workgroup_size| {
             let plain = Options::PLAIN;
@@ -426,6 +447,8 @@ impl Plan {
                 },
                 Variant::FinishRows(_) => Options {
                     labels: all.labels,
+                    class_weights: all.class_weights,
+                    smoothed: all.smoothed,
                     z_loss: all.z_loss,
                     ..plain
                 },
@@ -437,6 +460,7 @@ impl Plan {
                 team: 1,
                 held: 1,
                 resident: false,
+                one_block: false,
                 options,
             };
             pass.fit(device)
@@ -449,10 +473,11 @@ impl Plan {
             }
         }
         let mut passes = passes;
-        passes.push(other(Variant::FinishRows(curve(problem)), WORKGROUP)?);
-        let more = [Wanted::Entropy, Wanted::Correct, Wanted::ZLosses];
-        if more.into_iter().any(|wanted| problem.wants(wanted)) {
-            passes.push(other(Variant::MoreRows(curve(problem)), WORKGROUP)?);
+        if !device.fuses() {
+            passes.push(other(Variant::FinishRows(curve(problem)), WORKGROUP)?);
+            if wants_more(problem) {
+                passes.push(other(Variant::MoreRows(curve(problem)), WORKGROUP)?);
+            }
         }
         Ok(Plan {
             strategy,
@@ -467,7 +492,11 @@ impl Plan {
 
     /// Words of [`Slot::States`] for so many rows.
     pub(crate) fn state_words(&self, rows: u64) -> u64 {
-        state_words(rows, self.classes, self.strategy)
+        let slots = self.passes.iter().flat_map(|pass| pass.variant.slots());
+        match slots.into_iter().any(|(slot, _)| slot == Slot::States) {
+            true => state_words(rows, self.classes, self.strategy),
+            false => 0,
+        }
     }
 
     /// Chunks of a host call.
@@ -491,6 +520,12 @@ fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strateg
         Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES,
         Strategy::SplitRow => usize::MAX,
     }
+}
+
+/// Whether what is seldom wanted of rows is.
+fn wants_more(problem: &Problem) -> bool {
+    let more = [Wanted::Entropy, Wanted::Correct, Wanted::ZLosses];
+    more.into_iter().any(|wanted| problem.wants(wanted))
 }
 
 /// Whether rows sum up more than softmax needs.
@@ -550,7 +585,7 @@ fn curve(problem: &Problem) -> Curve {
 }
 
 /// What the options of a problem are when its shaders are compiled; no outputs yet.
-fn options(problem: &Problem) -> Options {
+fn options(problem: &Problem, device: &DeviceProfile) -> Options {
     Options {
         labels: match problem.labels() {
             LabelKind::None => LabelInput::None,
@@ -561,6 +596,7 @@ fn options(problem: &Problem) -> Options {
         dtype: problem.dtype(),
         predictions: problem.wants(Wanted::Predictions) || problem.wants(Wanted::Correct),
         entropy: problem.wants(Wanted::Entropy),
+        more: wants_more(problem) && device.fuses(),
         class_weights: problem.class_weights(),
         smoothed: problem.label_smoothing() != 0.0,
         z_loss: problem.z_loss() != 0.0,
@@ -573,7 +609,7 @@ fn options(problem: &Problem) -> Options {
 
 /// The passes over the logits, their workgroups as large as one would like them.
 fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<Pass> {
-    let all = options(problem);
+    let all = options(problem, device);
     let row_pass = |kernel: RowKernel, options: Options| {
         let exchange = match (kernel.has_teams(), device.subgroup) {
             (false, _) => Exchange::None,
@@ -624,11 +660,13 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
                     Width::Words
                 },
                 halves,
+                finishes: device.fuses() && kernel.can_finish(),
             },
             workgroup_size,
             team,
             held: held.min(LANES) as u32,
             resident: kernel.is_whole() && options.writes() && !padded,
+            one_block: problem.classes() <= BLOCK,
             options: Options { padded, ..options },
         }
     };
@@ -683,10 +721,15 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             return passes;
         }
     };
-    writes
-        .into_iter()
-        .map(|options| row_pass(kernel, options))
-        .collect()
+    let last = writes.len() - 1;
+    let pass = |(i, options)| {
+        let mut pass = row_pass(kernel, options);
+        if let Variant::Row { finishes, .. } = &mut pass.variant {
+            *finishes &= i == last;
+        }
+        pass
+    };
+    writes.into_iter().enumerate().map(pass).collect()
 }
 
 /// What a pass without labels needs to know.
@@ -698,6 +741,7 @@ fn bare(options: Options) -> Options {
         z_loss: false,
         predictions: false,
         entropy: false,
+        more: false,
         ..options
     }
 }

@@ -98,6 +98,7 @@ impl Engine {
             team,
             held: 1,
             resident: false,
+            one_block: false,
             options: Options::PLAIN,
         };
         let rounds = team.ilog2();
@@ -122,6 +123,7 @@ impl Engine {
             team: 1,
             held: 1,
             resident: false,
+            one_block: false,
             options: Options::PLAIN,
         };
         self.probe(pass, Params::default(), PROBES.len() as u32)
@@ -156,6 +158,7 @@ impl Engine {
             team: 1,
             held: 1,
             resident: false,
+            one_block: false,
             options: Options::PLAIN,
         };
         let room = self.profile.max_binding.min(self.profile.max_buffer);

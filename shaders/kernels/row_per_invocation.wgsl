@@ -8,6 +8,8 @@
 override WORKGROUP_SIZE: u32 = 64u;
 // Slots of a stripe that a row can have.
 override SLOTS: u32 = 8u;
+// The row is a block at most.
+override ONE_BLOCK: bool = false;
 // The row is a stripe at most, and stays where it is from its state to its outputs.
 override RESIDENT: bool = false;
 
@@ -97,11 +99,17 @@ fn row_per_invocation(
     if row >= params.rows {
         return;
     }
-    for (var start = 0u; start < params.classes; start += BLOCK) {
-        push(block_state(row, start, min(params.classes, start + BLOCK)));
+    var state: RowState;
+    if ONE_BLOCK {
+        state = block_state(row, 0u, params.classes);
+    } else {
+        for (var start = 0u; start < params.classes; start += BLOCK) {
+            push(block_state(row, start, min(params.classes, start + BLOCK)));
+        }
+        state = pop_all();
     }
-    let done = finish_row(row, pop_all());
-    store_row(row, done);
+    let done = finish_row(row, state);
+    hand_over(row, done);
     if writes_matrix() {
         if RESIDENT {
             for (var v = 0u; v < SLOTS; v += 1u) {

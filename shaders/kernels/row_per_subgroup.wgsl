@@ -5,7 +5,9 @@
 // around an exchange is uniform: it depends on the parameters alone.
 
 override WORKGROUP_SIZE: u32 = 64u;
-// The row is a block at most, and stays with its team from its state to its outputs.
+// The row is a block at most.
+override ONE_BLOCK: bool = false;
+// So it is, and stays with its team from its state to its outputs.
 override RESIDENT: bool = false;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -19,15 +21,21 @@ fn row_per_subgroup(
     let here = unit < params.rows;
     let row = min(unit, params.rows - 1u);
     let columns = select(0u, params.classes, here);
-    for (var start = 0u; start < params.classes; start += BLOCK) {
-        push(team_block(row, start, min(columns, start + BLOCK)));
+    var state: RowState;
+    if ONE_BLOCK {
+        state = team_block(row, 0u, columns);
+    } else {
+        for (var start = 0u; start < params.classes; start += BLOCK) {
+            push(team_block(row, start, min(columns, start + BLOCK)));
+        }
+        state = pop_all();
     }
     seen = team_or(seen);
     var done: Row;
     if here {
-        done = finish_row(row, pop_all());
+        done = finish_row(row, state);
         if local % TEAM == 0u {
-            store_row(row, done);
+            hand_over(row, done);
         }
     }
     if writes_matrix() {

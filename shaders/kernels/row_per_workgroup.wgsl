@@ -56,7 +56,7 @@ fn row_per_workgroup(
     seen = atomicLoad(&seen_by_any);
     let done = finish_row(row, row_state);
     if local == 0u {
-        store_row(row, done);
+        hand_over(row, done);
     }
     if writes_matrix() {
         wait_for_label_readers();

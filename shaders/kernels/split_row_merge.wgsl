@@ -40,6 +40,10 @@ fn split_row_merge(
     workgroupBarrier();
     if local == 0u {
         seen = atomicLoad(&seen_by_any);
-        store_row(row, finish_row(row, runs[0]));
+        let done = finish_row(row, runs[0]);
+        store_row(row, done);
+        if FINISHES {
+            hand_over(row, done);
+        }
     }
 }
