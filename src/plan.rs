@@ -55,7 +55,7 @@ const ROW_WORKGROUP: u32 = 256;
 /// Columns of a row that one invocation can go through on a software driver. llvmpipe (Mesa 22.3.6)
 /// ends an invocation without a word after 65535 loop iterations, whatever the loops; a kernel goes over
 /// each slot of four columns up to four times, and has a few dozen iterations more in each block.
-const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 60 * BLOCK;
+const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 61_440;
 /// The same for invocations that share a row, for each of them.
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
 /// By how much fewer they are where options are on: loops over the columns of a slot, two at most.
@@ -147,6 +147,19 @@ impl fmt::Display for Pass {
 }
 
 impl Pass {
+    /// A pass that shares nothing among invocations and holds nothing of a row.
+    pub fn new(variant: Variant, workgroup_size: u32, options: Options) -> Pass {
+        Pass {
+            variant,
+            workgroup_size,
+            team: 1,
+            held: 1,
+            resident: false,
+            one_block: false,
+            options,
+        }
+    }
+
     /// Workgroups in two dimensions, where one dimension has at most `most`.
     pub fn workgroups(&self, rows: u32, classes: u32, row_length: u32, most: u32) -> [u32; 2] {
         let parts = |columns: u32| rows * columns.div_ceil(PART as u32);
@@ -454,16 +467,7 @@ impl Plan {
                 },
                 _ => plain,
             };
-            let pass = Pass {
-                variant,
-                workgroup_size,
-                team: 1,
-                held: 1,
-                resident: false,
-                one_block: false,
-                options,
-            };
-            pass.fit(device)
+            Pass::new(variant, workgroup_size, options).fit(device)
         };
         let mut count = Vec::new();
         if counts(problem) {

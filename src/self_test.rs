@@ -93,13 +93,8 @@ impl Engine {
     async fn shuffles_between_neighbours(&self, subgroup: u32) -> Result<bool> {
         let team = subgroup.min(LANES as u32);
         let pass = Pass {
-            variant: Variant::ShuffleTest,
-            workgroup_size: 64,
             team,
-            held: 1,
-            resident: false,
-            one_block: false,
-            options: Options::PLAIN,
+            ..Pass::new(Variant::ShuffleTest, 64, Options::PLAIN)
         };
         let rounds = team.ilog2();
         let words = self.probe(pass, Params::default(), 64 * rounds).await?;
@@ -117,15 +112,7 @@ impl Engine {
     }
 
     async fn probe_words(&self) -> Result<Vec<u32>> {
-        let pass = Pass {
-            variant: Variant::SelfTest,
-            workgroup_size: 32,
-            team: 1,
-            held: 1,
-            resident: false,
-            one_block: false,
-            options: Options::PLAIN,
-        };
+        let pass = Pass::new(Variant::SelfTest, 32, Options::PLAIN);
         self.probe(pass, Params::default(), PROBES.len() as u32)
             .await
     }
@@ -152,15 +139,7 @@ impl Engine {
         step: u32,
         count: u32,
     ) -> Result<Vec<f32>> {
-        let pass = Pass {
-            variant: Variant::MathTest,
-            workgroup_size: 64,
-            team: 1,
-            held: 1,
-            resident: false,
-            one_block: false,
-            options: Options::PLAIN,
-        };
+        let pass = Pass::new(Variant::MathTest, 64, Options::PLAIN);
         let room = self.profile.max_binding.min(self.profile.max_buffer);
         let most = (room.min(VALUES_SIZE) / 4).max(1) as u32;
         let mut values = Vec::new();

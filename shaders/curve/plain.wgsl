@@ -9,8 +9,9 @@ fn cap_slopes(x: vec4<f32>) -> vec4<f32> {
 }
 
 fn gaps(x: vec4<f32>, base: vec2<f32>) -> Four {
-    // The difference could overflow.
-    return Four(max(x, vec4<f32>(base.x - FAR)) - base.x, vec4<f32>(0.0));
+    // Below this the difference could overflow.
+    let least = max(base.x, 0.0) + LOWEST;
+    return Four(max(max(x, vec4<f32>(least)) - base.x, vec4<f32>(-FAR)), vec4<f32>(0.0));
 }
 
 fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {

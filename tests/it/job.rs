@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use softxent::kernel::{
-    ACCUMULATOR_WORDS, Access, BLOCK, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT,
-    DENOMINATOR_IS_WEIGHTS, EMPTY_IS_ZERO, NOT_WANTED, Params, STATE_WORDS, STATUS_WORDS, Slot,
-    Variant,
+    ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
+    EMPTY_IS_ZERO, NOT_WANTED, PART, Params, STATE_WORDS, STATUS_WORDS, Slot, Variant,
 };
 use softxent::plan::{DeviceProfile, Pass, Plan};
 use softxent::{
@@ -78,7 +77,7 @@ impl<'a> Job<'a> {
                 1
             })
         };
-        let blocks = case.classes.div_ceil(BLOCK);
+        let blocks = case.classes.div_ceil(PART);
         let out = (matrix * problem.dtype_out().size()).div_ceil(4);
         let params: [u32; size_of::<Params>() / 4] = bytemuck::cast(params(case, &problem, &plan));
         let buffers = [

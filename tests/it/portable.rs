@@ -23,17 +23,24 @@ pub fn every_pass() -> Vec<Pass> {
         class_weights: true,
         smoothed: true,
         z_loss: true,
+        more: true,
         from_softmax: false,
         strided: true,
         padded: true,
     };
     let both = |variant| {
-        [(64, Options::PLAIN), (256, everything)].map(|(workgroup_size, options)| Pass {
-            variant,
-            workgroup_size,
+        let plain = Pass {
+            team: 4,
+            ..Pass::new(variant, 64, Options::PLAIN)
+        };
+        let all = Pass {
             team: 8,
-            options,
-        })
+            held: 8,
+            resident: true,
+            one_block: true,
+            ..Pass::new(variant, 256, everything)
+        };
+        [plain, all]
     };
     Variant::all().into_iter().flat_map(both).collect()
 }
@@ -74,6 +81,7 @@ fn more_options() -> Vec<Options> {
             from_softmax: on(5),
             strided: on(6),
             padded: on(7),
+            more: on(8),
         }
     };
     (0..24).map(choice).collect()
@@ -91,6 +99,7 @@ fn any_two_options_meet() {
             options.from_softmax,
             options.strided,
             options.padded,
+            options.more,
         ];
         let mut levels = vec![
             (4, options.labels as usize),
@@ -308,10 +317,9 @@ fn every_variant_is_a_shader_for_vulkan_metal_and_dx12() {
             parsed(&variant.wgsl()).unwrap_or_else(|why| panic!("{variant}: {why}"));
         let ends = passes.iter().filter(|pass| pass.variant == variant);
         let between = more.iter().map(|&options| Pass {
-            variant,
-            workgroup_size: 64,
             team: 8,
-            options,
+            held: 4,
+            ..Pass::new(variant, 64, options)
         });
         let mut seen = HashSet::new();
         for pass in ends.copied().chain(between) {
@@ -338,12 +346,7 @@ fn subgroups_are_used_where_the_name_says_so() {
 
 #[test]
 fn what_is_not_portable_is_refused() {
-    let pass = Pass {
-        variant: Variant::Reduce,
-        workgroup_size: 32,
-        team: 1,
-        options: Options::PLAIN,
-    };
+    let pass = Pass::new(Variant::Reduce, 32, Options::PLAIN);
     let with = |slot: Slot, lines: &str| {
         format!(
             "@group(0) @binding({}) var<storage, read_write> words: array<u32>;
