@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::cli::{Folder, devices, keys};
+use crate::cli::{Folder, devices, finish, keys};
 
 #[test]
 fn usage_errors() {
@@ -246,6 +246,31 @@ fn a_check_times_nothing() {
     assert_eq!(run.code, Some(0), "{}", run.err);
     well_formed(&run.out);
     assert!(run.out.contains(">nothing was timed</text>"), "{}", run.out);
+}
+
+/// A driver that leaves out what one invocation should do.
+#[test]
+fn a_wrong_case_is_an_error_and_named() {
+    if devices() == ["cpu"] {
+        return;
+    }
+    let folder = Folder::empty();
+    // The other kernel is right, and not to be trusted with results of its own that it finds there.
+    let line = "bench --check --op loss-grad,softmax-backward --rows 5 --classes 10 --kernel \
+                planned,row_per_subgroup";
+    let run = finish(folder.command(line).env("SOFTXENT_SIMULATE", "idle"));
+    assert_eq!(run.code, Some(1), "{}", run.out);
+    let all = "error: 4 cases are wrong:\n";
+    assert!(run.err.starts_with(all), "{}", run.err);
+    for op in ["loss-grad", "softmax-backward"] {
+        for kernel in ["row_per_invocation", "row_per_subgroup"] {
+            let named = format!("\n  {op} f32 5 × 10, {kernel}: ");
+            assert!(run.err.contains(&named), "{named}: {}", run.err);
+        }
+    }
+    assert_eq!(run.out.matches("  WRONG: ").count(), 4, "{}", run.out);
+    let summary = "\n0 of 4 cases verified\n";
+    assert!(run.out.contains(summary), "{}", run.out);
 }
 
 /// The shader of the yardstick is in no list of the library's.

@@ -10,6 +10,7 @@ use softxent::{Accuracy, Engine, Error, adapters};
 
 use super::clock::Clock;
 use crate::cli::Failure;
+use crate::cli::device::simulated;
 
 /// How long a device may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -59,7 +60,7 @@ impl Gpu {
 
         let mut gpu = Gpu {
             clock: Clock::new(&device, &queue),
-            engine: Engine::from_device(device, queue).with_profile(profile),
+            engine: simulated(Engine::from_device(device, queue)).with_profile(profile),
             accuracy: tested.accuracy(),
             fault,
         };
