@@ -31,18 +31,19 @@ Presets, of which --op, --dtype, --labels, --rows and --classes replace one axis
 Ops: softmax; loss, a mean; loss-grad, the mean and its gradient; softmax-backward, p·(v − <p, v>). In f16 and \
 bf16 softmax and gradients are stored alike; dense labels and vectors v are f32.
 
-Before a case is timed its results are verified, without the f64 reference of `softxent check`: no row is NaN \
-and every row counts; another kernel, where the device has one for the shape, gives the same bits; the sum of \
-each row of softmax is 1 and that of each gradient 0, as near as the promised accuracy of each value and its \
-rounding imply; the loss is that of the plain formula in f64, which the made-up logits are harmless to. What \
-fails is printed, and the exit code is 1.
+Before a case is timed its results are verified, without the f64 reference of `softxent check`: no row is \
+NaN and every row counts; another kernel, where the device has one for the shape, gives the same bits; the \
+sum of each row of softmax is 1 and that of each gradient 0, as near as the promised accuracy of each value \
+and its rounding imply; the loss is that of the plain formula in f64, which loses nothing on logits as \
+harmless as these, N(0, 1). What fails is printed, and the exit code is 1.
 
-Times are of the device's clock where it can be read, else of the host's, which is said. One job is timed at a \
-time, all its passes together, in buffers that take turns so that the cache of one run does not serve the next, \
-until the median is known to 1 % (95 % confidence) or --max-time is over. The spread is from the first to the \
-last decile, as a share of the median. GB/s counts the bytes that no kernel can do without: each matrix once, and \
-16 bytes a row. Their rate is given as a share of that of a copy between buffers of the same size, or, for loss \
-alone, of a shader that only reads.
+Times are of the device's clock where it can be read, else of the host's, which is said. One job is timed at \
+a time, all its passes together, in up to 64 sets of buffers that take turns, so that the cache of one run \
+does not serve the next (it still may where a case is below a few megabytes), until the median is known to 1 \
+% (95 % confidence) or --max-time is over. The spread is from the first to the last decile, as a share of \
+the median. GB/s counts the bytes that no kernel can do without: each matrix once, and 16 bytes a row. Their \
+rate is given as a share of that of a copy between buffers of the same size, or, for loss alone, of a shader \
+that only reads.
 
 Columns of --csv: adapter, driver, rows, classes, op, dtype, labels, kernel, chosen (by the planner), seconds, \
 spread, runs, clock, bytes, gigabytes_per_second, yardstick_bytes_per_second, share. What does not fit the device \

@@ -102,6 +102,11 @@ impl Case {
             .saturating_mul(self.dtype.size() as u64)
     }
 
+    /// Bytes of their buffers: the reading yardstick takes 16 at a time.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.matrix_bytes().saturating_add(15) / 16 * 16
+    }
+
     /// Bytes of the f32 matrix beside the logits: label weights or vectors.
     pub fn beside_bytes(&self) -> u64 {
         let has_it = self.op == Op::SoftmaxBackward || self.labels == Some(LabelsOf::Dense);
@@ -137,7 +142,7 @@ impl Case {
             }),
             _ => Ok(()),
         };
-        fits("logits", self.matrix_bytes())?;
+        fits("logits", self.buffer_bytes())?;
         fits("labels", self.beside_bytes())?;
         let problem = self.problem()?;
         let plan = match strategy {

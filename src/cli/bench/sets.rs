@@ -41,7 +41,7 @@ impl Sets {
     /// Two sets, of which kernels are compared, or as many as timing needs.
     pub fn new(gpu: &Gpu, case: &Case, data: &Data, timed: bool) -> Result<Sets, Failure> {
         let profile = gpu.engine.profile();
-        let size = case.matrix_bytes();
+        let size = case.buffer_bytes();
         let beside = case.beside_bytes();
         let rotation = if profile.software {
             ROTATION_OF_SOFTWARE
