@@ -9,6 +9,7 @@ use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
     EMPTY_IS_ZERO, NOT_WANTED, Params, SLOT, STATUS_WORDS, Slot, status,
 };
+use crate::plan::{DeviceProfile, Plan};
 use crate::problem::{
     Denominator, Dtype, EmptyMean, LabelKind, Problem, Reduction, Upstream, Wanted,
 };
@@ -176,9 +177,9 @@ impl Scratch {
     const PLACES: u64 = Slot::Probes as u64;
     const ACCUMULATORS: u64 = 4 * ACCUMULATOR_WORDS as u64;
 
-    fn new(engine: &Engine) -> Scratch {
+    fn new(device: &DeviceProfile) -> Scratch {
         Scratch {
-            alignment: u64::from(engine.profile().offset_alignment).max(16),
+            alignment: u64::from(device.offset_alignment).max(16),
         }
     }
 
@@ -314,6 +315,13 @@ fn checked<'a>(what: &'static str, range: BufferRange<'a>, needed: u64) -> Resul
     })
 }
 
+impl Plan {
+    /// Bytes of [`Buffers::scratch`] for so many rows on this device.
+    pub fn scratch_size(&self, device: &DeviceProfile, rows: usize) -> u64 {
+        Scratch::new(device).size(self.state_words(rows as u64))
+    }
+}
+
 impl Prepared {
     /// Bytes of [`Buffers::scratch`], for all rows of the problem.
     pub fn scratch_size(&self, engine: &Engine) -> u64 {
@@ -322,7 +330,7 @@ impl Prepared {
 
     /// Bytes of [`Buffers::scratch`] for [`Prepared::bind_chunk`].
     pub fn scratch_size_for(&self, engine: &Engine, rows: usize) -> u64 {
-        Scratch::new(engine).size(self.plan().state_words(rows as u64))
+        self.plan().scratch_size(engine.profile(), rows)
     }
 
     /// Makes the parameters and bind groups for these buffers. The first one of its kind also makes
@@ -400,7 +408,7 @@ impl Prepared {
             });
         }
         let alignment = u64::from(engine.profile().offset_alignment);
-        let scratch = Scratch::new(engine);
+        let scratch = Scratch::new(engine.profile());
         let state_words = self.plan().state_words(rows);
         let scratch_range = checked("scratch", buffers.scratch, scratch.size(state_words))?;
 

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use softxent::{AdapterChoice, EmptyMean, Reduction, Wanted};
 
 use super::array::{Format, Location};
+use super::bench::args::{BENCH_EXAMPLES, BENCH_HELP, BenchArgs};
 use super::safetensors;
 
 /// Softmax, cross-entropy and its gradient on any GPU.
@@ -31,6 +32,22 @@ pub enum Command {
     /// Measures on an adapter what is promised of accuracy and reproducibility
     #[command(after_long_help = CHECK_HELP)]
     Check(CheckArgs),
+    /// Times the kernels on an adapter, beside what its memory can do
+    #[command(after_help = BENCH_EXAMPLES, after_long_help = BENCH_HELP)]
+    Bench(Box<BenchArgs>),
+}
+
+impl Command {
+    /// What is typed for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Demo(_) => "demo",
+            Command::Run(_) => "run",
+            Command::Info(_) => "info",
+            Command::Check(_) => "check",
+            Command::Bench(_) => "bench",
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -374,7 +391,8 @@ pub struct CheckArgs {
         long,
         value_name = "auto|gpu|INDEX|NAME",
         default_value = "auto",
-        value_parser = clap::builder::NonEmptyStringValueParser::new().try_map(|text| adapter(&text))
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+            .try_map(|text| adapter(&text, "check is about an adapter; `cpu` is the reference that it is compared with"))
     )]
     pub device: AdapterChoice,
     /// One JSON object instead of the tables
@@ -394,14 +412,12 @@ pub struct CheckArgs {
     pub max_classes: u32,
 }
 
-/// What `check` can look at.
-fn adapter(text: &str) -> Result<AdapterChoice, &'static str> {
+/// An adapter; `no_cpu` says why the reference is none.
+pub fn adapter(text: &str, no_cpu: &'static str) -> Result<AdapterChoice, &'static str> {
     match text.parse() {
         Ok(DeviceArg::Auto) => Ok(AdapterChoice::Auto),
         Ok(DeviceArg::Gpu(choice)) => Ok(choice),
-        Ok(DeviceArg::Cpu) => {
-            Err("check is about an adapter; `cpu` is the reference that it is compared with")
-        }
+        Ok(DeviceArg::Cpu) => Err(no_cpu),
         Err(never) => match never {},
     }
 }

@@ -1,5 +1,6 @@
 //! An adapter or the processor: where a problem is run, and what is reported of it.
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use softxent::wgpu::{AdapterInfo, DeviceType};
@@ -117,19 +118,43 @@ impl Device {
 }
 
 /// An engine that has passed the self-test, on the driver that is there or on the one that
-/// `SOFTXENT_SIMULATE` makes of it. That variable is for tests of this program only; the one driver it
-/// knows is `two_sum`, which takes (a + b) − a for b, so that the rounding errors of sums are lost.
+/// `SOFTXENT_SIMULATE` makes of it.
 pub fn open(choice: &AdapterChoice) -> Result<Engine, Error> {
     let engine = Engine::new_blocking(choice)?;
-    if std::env::var_os("SOFTXENT_SIMULATE").is_none_or(|driver| driver != "two_sum") {
+    if simulation().is_none_or(|driver| driver != "two_sum") {
         return Ok(engine);
     }
-    let mut engine = engine.with_edited_shaders(|_, text| {
-        text.replace("(a - veil(sum - b_part)) + (b - b_part)", "0.0")
-            .replace("(a - veil4(sum - b_part)) + (b - b_part)", "vec4<f32>(0.0)")
-    });
+    let mut engine = simulated(engine);
     pollster::block_on(engine.self_test())?;
     Ok(engine)
+}
+
+fn simulation() -> Option<OsString> {
+    std::env::var_os("SOFTXENT_SIMULATE")
+}
+
+/// An engine on another driver, for tests of this program only. `two_sum` takes (a + b) − a for b, so that
+/// the rounding errors of sums are lost; `idle`, which passes the self-test first, then leaves out every
+/// row that one invocation should take.
+pub fn simulated(engine: Engine) -> Engine {
+    let Some(driver) = simulation() else {
+        return engine;
+    };
+    engine.with_edited_shaders(move |variant, text| {
+        if driver == "two_sum" {
+            return text
+                .replace("(a - veil(sum - b_part)) + (b - b_part)", "0.0")
+                .replace("(a - veil4(sum - b_part)) + (b - b_part)", "vec4<f32>(0.0)");
+        }
+        let entry = variant.entry_point();
+        match text.split_once(&format!("fn {entry}(")) {
+            Some((before, after)) if driver == "idle" && entry == "row_per_invocation" => {
+                let idle = after.replacen('{', "{ if true { return; }", 1);
+                format!("{before}fn {entry}({idle}")
+            }
+            _ => text,
+        }
+    })
 }
 
 /// The self-test in words.

@@ -6,10 +6,9 @@ use softxent::{AdapterChoice, Engine, Error, adapters};
 
 use super::args::{Cli, InfoArgs};
 use super::device::{FULL, REDUCED, accuracy_name, describe, driver, is_software};
+use super::origin::VERSION;
 use super::report::{Table, json};
 use super::{Failure, print};
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The adapter, one example, the subcommands.
 pub fn bare() -> Result<(), Failure> {
@@ -26,7 +25,7 @@ pub fn bare() -> Result<(), Failure> {
             .and_then(|command| command.get_about())
             .map_or_else(String::new, ToString::to_string)
     };
-    for name in ["demo", "run", "info", "check"] {
+    for name in ["demo", "run", "info", "check", "bench"] {
         commands.line(name, about(name));
     }
     print(&format!(

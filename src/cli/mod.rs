@@ -2,14 +2,17 @@
 
 mod args;
 mod array;
+mod bench;
 mod check;
 mod demo;
 mod device;
 mod info;
 mod layout;
 mod npy;
+mod origin;
 mod output;
 mod progress;
+mod random;
 mod report;
 mod run;
 mod safetensors;
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Info(args)) => info::info(args),
         Some(Command::Check(args)) => check::check(args),
+        Some(Command::Bench(args)) => bench::bench(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,17 +65,18 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(Failure::Usage(message)) => {
+            let name = command.as_ref().map_or("", Command::name);
             let mut command = Cli::command();
             command.build();
-            match command.find_subcommand_mut("run") {
-                Some(run) => run.error(ErrorKind::ArgumentConflict, message),
+            match command.find_subcommand_mut(name) {
+                Some(typed) => typed.error(ErrorKind::ArgumentConflict, message),
                 None => clap::Error::raw(ErrorKind::ArgumentConflict, message),
             }
             .exit()
         }
         Err(failure) => {
             let way_out = match command {
-                Some(Command::Check(_)) => "",
+                Some(Command::Check(_) | Command::Bench(_)) => "",
                 _ => way_out(&failure),
             };
             say(&format!("error: {failure}{way_out}"));

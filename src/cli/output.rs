@@ -125,6 +125,20 @@ pub fn stage(outputs: &[Output<'_>]) -> Result<Vec<Pending>, ArrayError> {
     files.iter().map(|(_, file)| stage_file(file)).collect()
 }
 
+/// Refuses a place where no file can be written, before there is anything to write.
+pub fn try_place(path: &Path) -> Result<(), ArrayError> {
+    match fs::metadata(path) {
+        // Whoever reads from a pipe would take this for all there is.
+        Ok(old) if !old.is_file() && !old.is_dir() => Ok(()),
+        _ => beside(path, |_| Ok(())).map(drop),
+    }
+}
+
+/// Writes a text beside its target.
+pub fn stage_text(path: &Path, text: &str) -> Result<Pending, ArrayError> {
+    beside(path, |file| file.write_all(text.as_bytes()))
+}
+
 fn stage_file(outputs: &[&Output<'_>]) -> Result<Pending, ArrayError> {
     // Each type is aligned where wider ones come first.
     let mut outputs = outputs.to_vec();

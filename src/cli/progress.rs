@@ -34,13 +34,18 @@ impl Progress {
             stage.clone_into(&mut self.stage);
         }
     }
-}
 
-/// Leaves a clean line.
-impl Drop for Progress {
-    fn drop(&mut self) {
+    /// Leaves a clean line, for something else to be printed there.
+    pub fn clear(&mut self) {
         if !self.shown.is_empty() {
             let _ = write!(io::stderr(), "\r\x1b[K");
+            self.shown.clear();
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

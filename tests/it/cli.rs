@@ -11,17 +11,21 @@ use softxent::half::{bf16, f16};
 use tempfile::{TempDir, tempdir};
 
 /// A folder with the digits in it, and the command run there.
-struct Folder(TempDir);
+pub struct Folder(TempDir);
 
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Run {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 impl Folder {
+    pub fn empty() -> Folder {
+        Folder(tempdir().unwrap())
+    }
+
     fn new() -> Folder {
-        let folder = Folder(tempdir().unwrap());
+        let folder = Folder::empty();
         for name in ["logits", "labels"] {
             let data = format!("tests/data/digits_{name}.npy");
             fs::copy(
@@ -33,12 +37,12 @@ impl Folder {
         folder
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Files in the folder; a failed run leaves no litter.
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.0.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -47,7 +51,7 @@ impl Folder {
         names
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_softxent"));
         command
             .args(line.split_whitespace())
@@ -56,12 +60,12 @@ impl Folder {
         command
     }
 
-    fn run(&self, line: &str) -> Run {
+    pub fn run(&self, line: &str) -> Run {
         finish(&mut self.command(line))
     }
 
     /// As on a system without a Vulkan driver.
-    fn run_without_adapter(&self, line: &str) -> Run {
+    pub fn run_without_adapter(&self, line: &str) -> Run {
         finish(
             self.command(line)
                 .env("VK_DRIVER_FILES", "/nonexistent")
@@ -70,14 +74,14 @@ impl Folder {
         )
     }
 
-    fn json(&self, line: &str) -> Value {
+    pub fn json(&self, line: &str) -> Value {
         let run = self.run(&format!("{line} --json"));
         assert_eq!(run.code, Some(0), "{line}: {}", run.err);
         serde_json::from_str(&run.out).unwrap()
     }
 
     /// Runs what has to fail, and returns its message.
-    fn refused(&self, code: i32, line: &str) -> String {
+    pub fn refused(&self, code: i32, line: &str) -> String {
         let before = self.names();
         let run = self.run(line);
         assert_eq!(run.code, Some(code), "{line}: {}{}", run.out, run.err);
@@ -157,7 +161,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-fn finish(command: &mut Command) -> Run {
+pub fn finish(command: &mut Command) -> Run {
     let output = command.output().unwrap();
     Run {
         code: output.status.code(),
@@ -167,8 +171,8 @@ fn finish(command: &mut Command) -> Run {
 }
 
 /// The devices to test on. Without an adapter that is a failure, unless it is asked to be none.
-fn devices() -> Vec<&'static str> {
-    let info = Folder(tempdir().unwrap()).json("info");
+pub fn devices() -> Vec<&'static str> {
+    let info = Folder::empty().json("info");
     if !info["adapters"].as_array().unwrap().is_empty() {
         return vec!["auto", "cpu"];
     }
@@ -260,7 +264,7 @@ fn digits_on_every_device() {
 }
 
 /// In alphabetical order.
-fn keys(value: &Value) -> String {
+pub fn keys(value: &Value) -> String {
     let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
     keys.sort();
     keys.join(" ")
@@ -1098,7 +1102,7 @@ fn without_an_adapter() {
 
 #[test]
 fn demo_and_info() {
-    let folder = Folder(tempdir().unwrap());
+    let folder = Folder::empty();
     for device in devices() {
         let run = folder.run(&format!("demo --device {device}"));
         assert_eq!((run.code, &run.err[..]), (Some(0), ""));
@@ -1132,7 +1136,7 @@ fn demo_and_info() {
 
 #[test]
 fn check_measures_what_is_promised() {
-    let folder = Folder(tempdir().unwrap());
+    let folder = Folder::empty();
     if devices() == ["cpu"] {
         return;
     }

@@ -5,6 +5,7 @@
 //! `SOFTXENT_LONG=1` selects the full grids.
 
 mod agreement;
+mod bench;
 mod browser;
 mod cases;
 mod checks;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use softxent::{Accuracy, Dtype, Engine};
@@ -11,6 +11,7 @@ use super::Worst;
 use super::inputs::Kind;
 use crate::cli::args::CheckArgs;
 use crate::cli::device::{FULL, REDUCED, accuracy_name, describe, driver, is_software};
+use crate::cli::origin::{VERSION, command, machine, today};
 use crate::cli::report::{Table, duration, json};
 
 /// What is promised of every value.
@@ -128,21 +129,15 @@ struct Runs {
 impl Findings {
     pub fn new(engine: &Engine, args: &CheckArgs) -> Findings {
         let info = engine.adapter_info();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let typed = std::env::args().skip(1);
         Findings {
             adapter: info.name.clone(),
             driver: driver(info),
             backend: info.backend.to_str(),
             software: is_software(info),
-            machine: format!(
-                "{} {}, {cores} cores",
-                std::env::consts::OS,
-                std::env::consts::ARCH
-            ),
-            version: env!("CARGO_PKG_VERSION"),
+            machine: machine(),
+            version: VERSION,
             date: today(),
-            command: typed.fold("softxent".to_owned(), |line, word| line + " " + &word),
+            command: command(),
             exhaustive: args.exhaustive,
             max_classes: args.max_classes,
             accuracy: accuracy_name(engine.accuracy()),
@@ -363,51 +358,5 @@ fn digits_or_name<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S:
     match format!("{value:.4e}").parse::<f64>() {
         Ok(short) if short.is_finite() => serializer.serialize_f64(short),
         _ => serializer.serialize_str("Infinity"),
-    }
-}
-
-/// The day in UTC.
-fn today() -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    day(now.as_secs() / 86_400)
-}
-
-/// The day that is `days` after 1970-01-01, as year, month, day.
-fn day(days: u64) -> String {
-    // Years that begin in March end with the day that some of them lack: H. Hinnant, "chrono-compatible
-    // low-level date algorithms", civil_from_days.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days() {
-        for (days, expected) in [
-            (0, "1970-01-01"),
-            (59, "1970-03-01"),
-            (11_016, "2000-02-29"),
-            (11_017, "2000-03-01"),
-            (20_782, "2026-11-25"),
-            (20_818, "2026-12-31"),
-            (20_819, "2027-01-01"),
-        ] {
-            assert_eq!(day(days), expected);
-        }
     }
 }

@@ -1,11 +1,10 @@
 //! The rows that a check is made on: the same ones on every machine.
 
-use std::f64::consts::TAU;
-
 use softxent::half::{bf16, f16};
 use softxent::{Batch, Dtype, Logits, Problem, Reduction, Wanted};
 
 use crate::cli::array::Floats;
+use crate::cli::random::Rng;
 
 /// What the logits of a row are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +73,7 @@ impl Case {
     /// A quarter of a million logits, but at least six rows and at most a thousand.
     pub fn new(dtype: Dtype, classes: usize, kind: Kind) -> Case {
         let rows = ((1 << 18) / classes).clamp(6, 1000);
-        let mut rng = Rng((kind as u64) << 32 | classes as u64);
+        let mut rng = Rng::new((kind as u64) << 32 | classes as u64);
         let mut logits = Vec::with_capacity(rows * classes);
         let label = |i| kind.row(classes, i, &mut rng, &mut logits) as i64;
         let labels = (0..rows).map(label).collect();
@@ -131,32 +130,5 @@ impl Case {
             },
             ..*self
         }
-    }
-}
-
-/// splitmix64: G. Steele, D. Lea, C. Flood, *Fast splittable pseudorandom number generators*, 2014.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// In [0, 1).
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 * 2f64.powi(-53)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// N(0, 1), by Box and Muller.
-    fn normal(&mut self) -> f32 {
-        let (a, b) = (1.0 - self.unit(), self.unit());
-        ((-2.0 * a.ln()).sqrt() * (TAU * b).cos()) as f32
     }
 }
