@@ -28,19 +28,20 @@ fn count(slot: u32, word: u32) {
 
 fn add_exactly(slot: u32, sum: u32, specials: u32, bits: u32) {
     let exponent = (bits >> 23u) & 0xffu;
-    var mantissa = bits & 0x7fffffu;
-    if exponent == 255u {
-        count(slot, specials + select(bits >> 31u, 2u, mantissa != 0u));
-        return;
-    }
-    if exponent != 0u {
-        mantissa |= 0x800000u;
-    }
+    let fraction = bits & 0x7fffffu;
+    let mantissa = select(fraction, fraction | 0x800000u, exponent != 0u);
     let shift = max(exponent, 1u) - 1u;
     let into = shift % 32u;
-    let low = mantissa << into;
-    let high = select(mantissa >> (32u - into), 0u, into == 0u);
-    let at = slot * SLOT_WORDS + sum + (bits >> 31u) * LIMBS + shift / 32u;
+    var low = mantissa << into;
+    var high = select(mantissa >> (32u - into), 0u, into == 0u);
+    var at = sum + (bits >> 31u) * LIMBS + shift / 32u;
+    if exponent == 255u {
+        // What is not finite is counted in its place.
+        at = specials + select(bits >> 31u, 2u, fraction != 0u);
+        low = 1u;
+        high = 0u;
+    }
+    at += slot * SLOT_WORDS;
     let carry = add_limb(at, low);
     // high + carry cannot wrap: high has at most 23 bits.
     var more = high + carry;

@@ -9,9 +9,12 @@ struct Divisor {
     empty: bool,
 }
 
+// Whether it is in the parameters; else they say where it is.
+override DENOMINATOR_KNOWN: bool = false;
+
 fn divisor() -> Divisor {
     var word = params.denominator;
-    if has_flag(DENOMINATOR_IN_BUFFER) {
+    if !DENOMINATOR_KNOWN && has_flag(DENOMINATOR_IN_BUFFER) {
         word = denominator[params.denominator_start];
     }
     let is_count = has_flag(DENOMINATOR_IS_COUNT);
@@ -19,7 +22,7 @@ fn divisor() -> Divisor {
 }
 
 fn z_divisor() -> Divisor {
-    if has_flag(DENOMINATOR_IS_WEIGHTS) {
+    if !DENOMINATOR_KNOWN && has_flag(DENOMINATOR_IS_WEIGHTS) {
         let rows = denominator[params.denominator_start + 1u];
         return Divisor(rows, true, rows == 0u);
     }

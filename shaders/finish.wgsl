@@ -9,8 +9,13 @@
 
 // L·Σa + Σ a·(m − z).
 fn cross_entropy(row: Outcome, log_sum: vec2<f32>) -> Term {
-    if LABELS == INDEX && !SMOOTHED && !CLASS_WEIGHTS && !is_large(row.half_gap) {
-        return small_term(pair_sum(log_sum, vec2<f32>(2.0 * row.half_gap, 0.0)));
+    if LABELS == INDEX && !SMOOTHED && !CLASS_WEIGHTS {
+        let bits = doubled_bits(veil(veil(0.5 * log_sum.x) + row.half_gap));
+        let small = small_term(pair_sum(log_sum, vec2<f32>(2.0 * row.half_gap, 0.0)));
+        if is_large(row.half_gap) {
+            return Term(vec2<f32>(0.0), true, bits);
+        }
+        return small;
     }
     // Index labels: a is c at the label, (1 − ε)·w_y, and h times what was summed up, which has the rest of
     // ε/K.
@@ -37,14 +42,14 @@ fn cross_entropy(row: Outcome, log_sum: vec2<f32>) -> Term {
 }
 
 fn finish(number: u32, row: Outcome) {
-    let slot = number % SUM_SLOTS;
+    let slot = (number / 16u) % SUM_SLOTS;
     let seen = row.seen;
     let log_sum = log_sum_of(row);
     let lse_pair = lse_of(row, log_sum);
-    if params.lse_start != NOT_WANTED {
+    if WITH_LSE {
         lse[params.lse_start + number] = select(lse_bits(row, lse_pair), NAN, (seen & POISONED) != 0u);
     }
-    if params.predictions_start != NOT_WANTED {
+    if WITH_PREDICTIONS && params.predictions_start != NOT_WANTED {
         predictions[params.predictions_start + number] = row.prediction;
     }
     if (seen & IGNORED) == 0u {
@@ -55,7 +60,7 @@ fn finish(number: u32, row: Outcome) {
         if (seen & BAD_LABEL) != 0u {
             note(BAD_LABELS, number);
         }
-        if (seen & HIT) != 0u {
+        if WITH_PREDICTIONS && (seen & HIT) != 0u {
             count(slot, CORRECT_ROWS);
         }
     }
@@ -79,7 +84,7 @@ fn finish(number: u32, row: Outcome) {
     }
     loss = row_bits(loss, seen, is_nan);
     whole = row_bits(whole, seen, is_nan);
-    if params.losses_start != NOT_WANTED {
+    if WITH_LOSSES {
         losses[params.losses_start + number] = whole;
     }
     // With two denominators the terms are summed apart.

@@ -91,8 +91,14 @@ fn exp_mantissa(gap: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(e, rest - veil(e - 1.0));
 }
 
-// log(1 + s) for finite s >= 0, within 2 ULP.
+// log(1 + s) for finite s >= 0, within 1 ULP.
 fn log1p_sum(s: f32) -> f32 {
+    let log_sum = log1p_pair(s);
+    return log_sum.x + log_sum.y;
+}
+
+// The same as a sum of two, within half an ULP of the first.
+fn log1p_pair(s: f32) -> vec2<f32> {
     let one_plus = two_sum(1.0, s);
     // 1 + s = (1 + f)·2^k + lost, with 1 + f from sqrt(1/2) to sqrt(2).
     let shifted = bitcast<u32>(one_plus.x) - 0x3f3504f3u;
@@ -110,7 +116,10 @@ fn log1p_sum(s: f32) -> f32 {
     q = fma(f, q, -0.5);
     // log1p(f + lost) = log1p(f) + lost/(1 + f); 1/(1 + f) is 1 - f + f² where `lost` counts.
     let low = fma(lost, fma(f, f - 1.0, 1.0), k * LN_2_LOW);
-    return veil(fma(k, LN_2_HIGH, f + veil(fma(f * f, q, low))));
+    // k·LN_2_HIGH and f are exact.
+    let high = two_sum(veil(k * LN_2_HIGH), f);
+    let sum = two_sum(high.x, veil(fma(f * f, q, low)));
+    return vec2<f32>(sum.x, veil(sum.y + high.y));
 }
 
 // 1/(1 + s) for finite s >= 0, within 1 ULP.

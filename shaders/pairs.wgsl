@@ -64,12 +64,3 @@ fn exp_minus_1(t: vec2<f32>) -> vec2<f32> {
 fn veil2(pair: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(veil(pair.x), veil(pair.y));
 }
-
-// log(1 + s) for finite s >= 0: one Newton step, L + ((1 + s)·exp(-L) - 1).
-fn log1p_pair(s: f32) -> vec2<f32> {
-    let guess = log1p_sum(s);
-    let e = exp_minus_1(vec2<f32>(-guess, 0.0));
-    let grown = pair_product(e, two_sum(1.0, s));
-    let step = pair_sum(vec2<f32>(s, 0.0), grown);
-    return pair_of(guess, veil(step.x + step.y));
-}

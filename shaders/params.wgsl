@@ -30,8 +30,7 @@ struct Params {
     loss_start: u32,
     z_loss_start: u32,
     status_start: u32,
-    // 0 where one upstream gradient serves every row, 1 where each has its own, NOT_WANTED where it
-    // is the number below.
+    // 0 where one upstream gradient serves every row, 1 where each has its own; or the number below is it.
     upstream_stride: u32,
     upstream: f32,
     // A number of rows, or the bits of an f32; see the flags.

@@ -53,13 +53,15 @@ fn row_of(row: u32, state: RowState, label: Label) -> Row {
     var pull = Pull();
     var bad_scale = false;
     if WRITES_GRAD {
-        bad_scale = is_no_scale(upstream_of(row), divisor());
+        let given = upstream_of(row);
+        let by = divisor();
+        bad_scale = is_no_scale(given, by);
         var lse = 0.0;
-        var scales = vec2<f32>(over(upstream_of(row), divisor()), 0.0);
+        var scales = vec2<f32>(over(given, by), 0.0);
         if Z_LOSS {
             let m = z_of(top.point);
             lse = veil(m.x + (m.y + log_sum));
-            scales.y = over(upstream_of(row), z_divisor());
+            scales.y = over(given, z_divisor());
         }
         scales *= params.slope;
         pull = row_pull(state, label, inverse, lse, scales);

@@ -4,8 +4,6 @@
 // becomes of it in arithmetic. Columns past the end read as masked, so a tail is the same code as the
 // body.
 
-// Finds the first column of the maximum; off where no one asks for predictions.
-override WITH_PREDICTIONS: bool = true;
 // What is given is e over its sum already: maxima and sums of e do not matter.
 override FROM_SOFTMAX: bool = false;
 // Rows may be interleaved; else the classes of a row are neighbours.

@@ -84,10 +84,13 @@ fn team_block(row: u32, start: u32, end: u32) -> RowState {
     return close_block(top, first, sums);
 }
 
-// Writes the columns from `start` to `end` of a block; each member those that it alone reads.
+// Writes the columns from `start` to `end`; each member those that it alone reads.
 fn team_write(row: u32, start: u32, end: u32, done: Row) {
-    for (var column = start + SLOT * (local % TEAM); column < end; column += SLOT * TEAM) {
-        write_slot(row, column, slot_bits(row, column, params.classes), done);
+    for (var block = start; block < end; block += SLOT * TEAM * STRIPES) {
+        for (var stripe = 0u; stripe < STRIPES; stripe += 1u) {
+            let column = block + SLOT * (stripe * TEAM + local % TEAM);
+            write_slot(row, column, slot_bits(row, column, params.classes), done);
+        }
     }
 }
 

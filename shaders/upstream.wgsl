@@ -2,8 +2,11 @@
 
 @group(0) @binding(4) var<storage, read_write> upstream: array<f32>;
 
+// Whether it is in a buffer.
+override UPSTREAM_GIVEN: bool = true;
+
 fn upstream_of(row: u32) -> f32 {
-    if params.upstream_stride == NOT_WANTED {
+    if !UPSTREAM_GIVEN {
         return params.upstream;
     }
     return upstream[params.upstream_start + row * params.upstream_stride];

@@ -211,6 +211,10 @@ pub struct Options {
     pub grad: GradOutput,
     /// How the logits are stored, and outputs in 16 bits.
     pub dtype: Dtype,
+    /// Whether the losses of rows are wanted.
+    pub losses: bool,
+    /// Whether their lse is.
+    pub lse: bool,
     /// Whether the first column of the maximum is looked for.
     pub predictions: bool,
     /// Whether the entropy is wanted.
@@ -223,6 +227,10 @@ pub struct Options {
     pub smoothed: bool,
     /// Whether there is a z-loss.
     pub z_loss: bool,
+    /// Whether the upstream gradient is in a buffer.
+    pub upstream: bool,
+    /// Whether the denominator is in the parameters.
+    pub denominator_known: bool,
     /// Whether logits are softmax already.
     pub from_softmax: bool,
     /// Whether rows are interleaved.
@@ -238,12 +246,16 @@ impl Options {
         softmax: SoftmaxOutput::None,
         grad: GradOutput::None,
         dtype: Dtype::F32,
+        losses: false,
+        lse: false,
         predictions: false,
         entropy: false,
         more: false,
         class_weights: false,
         smoothed: false,
         z_loss: false,
+        upstream: false,
+        denominator_known: false,
         from_softmax: false,
         strided: false,
         padded: false,
@@ -267,10 +279,14 @@ impl fmt::Display for Options {
             },
             when(self.dtype != Dtype::F32, self.dtype.name()),
             when(self.from_softmax, "from_softmax"),
+            when(self.upstream, "upstream"),
+            when(self.denominator_known, "known"),
             when(self.strided, "strided"),
             when(self.class_weights, "weighted"),
             when(self.smoothed, "smoothed"),
             when(self.z_loss, "z_loss"),
+            when(self.losses, "losses"),
+            when(self.lse, "lse"),
             when(self.predictions, "predictions"),
             when(self.entropy, "entropy"),
             when(self.more, "more"),
@@ -700,7 +716,7 @@ impl Variant {
                         Sums::Plain => shader!("sums/plain"),
                         Sums::Full => shader!("sums/full"),
                     },
-                    shader!("label_kinds"),
+                    shader!("options"),
                     shader!("labels"),
                     shader!("denominator"),
                     shader!("upstream"),
@@ -762,7 +778,7 @@ impl Variant {
                         shader!("kernels/more_rows"),
                     ]),
                     _ => {
-                        parts.push(shader!("label_kinds"));
+                        parts.push(shader!("options"));
                         parts.extend(finish());
                         parts
                             .extend([shader!("handover/outcomes"), shader!("kernels/finish_rows")]);

@@ -8,7 +8,9 @@ use crate::kernel::{
     ACCUMULATOR_WORDS, Access, BLOCK, Curve, Exchange, GradOutput, LANES, LabelInput, Options,
     PART, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant, Width,
 };
-use crate::problem::{Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Wanted};
+use crate::problem::{
+    Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Upstream, Wanted,
+};
 
 /// Logits of one chunk of a host call, in bytes: enough to keep a device busy, small enough that
 /// the device's copies of a chunk never matter beside the batch.
@@ -17,6 +19,8 @@ const CHUNK_BYTES: u64 = 64 << 20;
 struct Thresholds {
     /// Up to this many classes one invocation takes a row: a team would mostly idle.
     narrow: usize,
+    /// From this many rows on one invocation takes a row of any width.
+    many: usize,
     /// Up to this many classes a subgroup does.
     subgroup: usize,
     /// From this many classes on, and up to so many rows, rows are split: there are too few of them to
@@ -28,34 +32,43 @@ struct Thresholds {
 /// GPUs: by reasoning, not by measurement yet.
 const GPU: Thresholds = Thresholds {
     narrow: 16,
+    many: usize::MAX,
     subgroup: 4096,
     split_classes: 16_384,
     split_rows: 64,
 };
-/// Drivers on the processor: `benches/results/2026-11-24_llvmpipe_throughput.csv`. A workgroup a row
-/// is never the fastest there.
+/// Drivers on the processor: `benches/results/2026-11-25_llvmpipe_kernels.csv`. One invocation a row is
+/// the fastest there, as long as there are enough rows for the lanes of all cores; a workgroup a row is
+/// never.
 const SOFTWARE: Thresholds = Thresholds {
-    narrow: 512,
+    narrow: 256,
+    many: 32,
     subgroup: usize::MAX,
-    split_classes: 16_384,
-    split_rows: 16,
+    split_classes: 4096,
+    split_rows: 1,
 };
-/// The same without shuffles, where every exchange is two barriers:
-/// `benches/results/2026-11-24_llvmpipe_no_subgroups.csv`.
+/// The same without shuffles, where every exchange is two barriers.
 const SOFTWARE_WITHOUT_SUBGROUPS: Thresholds = Thresholds {
-    narrow: 16_384,
+    narrow: 4096,
+    many: 4,
     subgroup: 0,
-    split_classes: 16_385,
+    split_classes: 4097,
     split_rows: usize::MAX,
 };
 /// Invocations of a workgroup that holds several rows, or blocks of several.
 const WORKGROUP: u32 = 64;
+/// The same on a software driver, which runs a workgroup on one core: so few that all cores have some.
+const SOFTWARE_WORKGROUP: u32 = 16;
 /// Invocations of a workgroup that owns a row, at most.
 const ROW_WORKGROUP: u32 = 256;
 /// Columns of a row that one invocation can go through on a software driver. llvmpipe (Mesa 22.3.6)
-/// ends an invocation without a word after 65535 loop iterations, whatever the loops; a kernel goes over
-/// each slot of four columns up to four times, and has a few dozen iterations more in each block.
-const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 61_440;
+/// ends an invocation without a word after 65535 loop iterations, whatever the loops; a kernel has two for a
+/// stripe of 32 columns and a few for a block of 256.
+const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 524_288;
+/// The same where predictions are looked for, one iteration for every slot of four columns.
+const SOFTWARE_COLUMNS_WITH_PREDICTIONS: usize = 131_072;
+/// The same where options are on, which have loops of their own over the columns of a slot.
+const SOFTWARE_COLUMNS_WITH_OPTIONS: usize = 7680;
 /// The same for invocations that share a row, for each of them.
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
 /// By how much fewer they are where options are on: loops over the columns of a slot, two at most.
@@ -200,6 +213,10 @@ impl Pass {
         let class_weights = flag("CLASS_WEIGHTS", options.class_weights);
         let smoothed = flag("SMOOTHED", options.smoothed);
         let z_loss = flag("Z_LOSS", options.z_loss);
+        let losses = flag("WITH_LOSSES", options.losses);
+        let lse = flag("WITH_LSE", options.lse);
+        let predictions = flag("WITH_PREDICTIONS", options.predictions);
+        let known = flag("DENOMINATOR_KNOWN", options.denominator_known);
         match self.variant {
             Variant::Row {
                 kernel,
@@ -219,7 +236,11 @@ impl Pass {
                     flag("FROM_SOFTMAX", options.from_softmax),
                     flag("STRIDED", options.strided),
                     flag("PADDED", options.padded),
-                    flag("WITH_PREDICTIONS", options.predictions),
+                    losses,
+                    lse,
+                    predictions,
+                    known,
+                    flag("UPSTREAM_GIVEN", options.upstream),
                     flag("WRITES_SOFTMAX", softmax == SoftmaxOutput::Softmax),
                     flag("WRITES_LOG_SOFTMAX", softmax == SoftmaxOutput::LogSoftmax),
                     flag("WRITES_GRAD", options.grad != GradOutput::None),
@@ -249,11 +270,23 @@ impl Pass {
                 constants
             }
             Variant::CountLabels => vec![size, class_weights],
-            Variant::FinishRows(_) => vec![size, labels, class_weights, smoothed, z_loss],
+            Variant::FinishRows(_) => {
+                vec![
+                    size,
+                    labels,
+                    class_weights,
+                    smoothed,
+                    z_loss,
+                    losses,
+                    lse,
+                    predictions,
+                ]
+            }
             Variant::MoreRows(_) => vec![size],
             Variant::ShuffleTest => vec![team],
             Variant::MathTest => vec![size],
-            Variant::RoundDenominator | Variant::Reduce | Variant::SelfTest => Vec::new(),
+            Variant::RoundDenominator | Variant::Reduce => vec![known],
+            Variant::SelfTest => Vec::new(),
         }
     }
 
@@ -277,6 +310,13 @@ impl Pass {
             Slot::Grad => options.grad == GradOutput::Own,
             _ => true,
         }
+    }
+
+    /// The same pass where the denominator is known after all.
+    #[must_use]
+    pub fn known(mut self) -> Pass {
+        self.options.denominator_known |= matches!(self.variant, Variant::Row { .. });
+        self
     }
 
     /// The same pass for arrays that do not begin where a vector does.
@@ -459,6 +499,9 @@ impl Plan {
                     ..plain
                 },
                 Variant::FinishRows(_) => Options {
+                    losses: all.losses,
+                    lse: all.lse,
+                    predictions: all.predictions,
                     labels: all.labels,
                     class_weights: all.class_weights,
                     smoothed: all.smoothed,
@@ -519,7 +562,11 @@ fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strateg
         && problem.dtype_out() == Dtype::F32;
     let share = if plain { 1 } else { SOFTWARE_LOOPS_OF_OPTIONS };
     match strategy {
-        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION / share,
+        Strategy::RowPerInvocation if !plain => SOFTWARE_COLUMNS_WITH_OPTIONS,
+        Strategy::RowPerInvocation if options(problem, device).predictions => {
+            SOFTWARE_COLUMNS_WITH_PREDICTIONS
+        }
+        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
         Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE / share * team,
         Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES,
         Strategy::SplitRow => usize::MAX,
@@ -550,10 +597,10 @@ fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     if device.software && classes > software_columns(problem, device, Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }
-    let interleaved = problem.inner() > 1
-        && (!device.software
-            || classes <= software_columns(problem, device, Strategy::RowPerInvocation));
-    if classes <= best.narrow || interleaved {
+    let fits = !device.software
+        || classes <= software_columns(problem, device, Strategy::RowPerInvocation);
+    let interleaved = problem.inner() > 1 && fits;
+    if classes <= best.narrow || (rows >= best.many && fits) || interleaved {
         // Neighbouring invocations read neighbouring rows, which is what lies together where rows are
         // interleaved.
         Strategy::RowPerInvocation
@@ -598,12 +645,16 @@ fn options(problem: &Problem, device: &DeviceProfile) -> Options {
             LabelKind::Vector => LabelInput::Vector,
         },
         dtype: problem.dtype(),
+        losses: problem.wants(Wanted::Losses),
+        lse: problem.wants(Wanted::Lse),
         predictions: problem.wants(Wanted::Predictions) || problem.wants(Wanted::Correct),
         entropy: problem.wants(Wanted::Entropy),
         more: wants_more(problem) && device.fuses(),
         class_weights: problem.class_weights(),
         smoothed: problem.label_smoothing() != 0.0,
         z_loss: problem.z_loss() != 0.0,
+        upstream: !matches!(problem.upstream(), Upstream::Number(_)),
+        denominator_known: !counts(problem) && problem.denominator() != Denominator::Buffer,
         from_softmax: problem.from_softmax(),
         strided: problem.inner() > 1,
         padded: false,
@@ -637,6 +688,9 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
         };
         let workgroup_size = match kernel {
             RowKernel::PerWorkgroup => ROW_WORKGROUP,
+            RowKernel::SplitApply => WORKGROUP,
+            RowKernel::PerSubgroup if device.software && problem.rows() < 32 => team,
+            _ if device.software => SOFTWARE_WORKGROUP,
             _ => WORKGROUP,
         };
         // Slots of a stripe, or stripes of a block: both are eight.
@@ -743,6 +797,8 @@ fn bare(options: Options) -> Options {
         class_weights: false,
         smoothed: false,
         z_loss: false,
+        losses: false,
+        lse: false,
         predictions: false,
         entropy: false,
         more: false,

@@ -441,7 +441,7 @@ impl Prepared {
         };
         let wanted = |slot| given(slot).map_or(NOT_WANTED, |_| start(slot));
         let (upstream_stride, upstream) = match problem.upstream() {
-            Upstream::Number(number) => (NOT_WANTED, number),
+            Upstream::Number(number) => (0, number),
             Upstream::Shared => (0, 0.0),
             Upstream::PerRow => (1, 0.0),
         };
@@ -506,6 +506,8 @@ impl Prepared {
                 .into_iter()
                 .all(|slot| start(slot).is_multiple_of(SLOT as u32));
             let pass = if whole { pass } else { pass.narrow() };
+            let in_buffer = denominator_flags & DENOMINATOR_IN_BUFFER != 0;
+            let pass = if in_buffer { pass } else { pass.known() };
             steps.push((engine.pipeline(pass).await?, bindings));
         }
         let most = engine.profile().max_workgroups;

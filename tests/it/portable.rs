@@ -18,12 +18,16 @@ pub fn every_pass() -> Vec<Pass> {
         softmax: SoftmaxOutput::Softmax,
         grad: GradOutput::Own,
         dtype: Dtype::F16,
+        losses: true,
+        lse: true,
         predictions: true,
         entropy: true,
         class_weights: true,
         smoothed: true,
         z_loss: true,
         more: true,
+        upstream: true,
+        denominator_known: true,
         from_softmax: false,
         strided: true,
         padded: true,
@@ -82,6 +86,10 @@ fn more_options() -> Vec<Options> {
             strided: on(6),
             padded: on(7),
             more: on(8),
+            losses: on(9),
+            lse: on(9),
+            upstream: on(10),
+            denominator_known: on(10),
         }
     };
     (0..24).map(choice).collect()
