@@ -47,14 +47,6 @@ const SOFTWARE: Thresholds = Thresholds {
     split_classes: 4096,
     split_rows: 1,
 };
-/// The same without shuffles, where every exchange is two barriers.
-const SOFTWARE_WITHOUT_SUBGROUPS: Thresholds = Thresholds {
-    narrow: 4096,
-    many: 4,
-    subgroup: 0,
-    split_classes: 4097,
-    split_rows: usize::MAX,
-};
 /// Invocations of a workgroup that holds several rows, or blocks of several.
 const WORKGROUP: u32 = 64;
 /// The same on a software driver, which runs a workgroup on one core: so few that all cores have some.
@@ -589,11 +581,7 @@ fn needs_full_sums(problem: &Problem) -> bool {
 /// The strategy that suits a problem.
 fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     let (rows, classes) = (problem.rows(), problem.classes());
-    let best = match (device.software, device.subgroup) {
-        (false, _) => GPU,
-        (true, Some(_)) => SOFTWARE,
-        (true, None) => SOFTWARE_WITHOUT_SUBGROUPS,
-    };
+    let best = if device.software { SOFTWARE } else { GPU };
     if device.software && classes > software_columns(problem, device, Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }
