@@ -311,11 +311,18 @@ impl Pass {
         self
     }
 
-    /// The same pass for arrays that do not begin where a vector does.
+    /// The same pass for arrays that may not begin where a vector does, `whole` saying whether all do,
+    /// and for logits whose last vector is not theirs as a whole, `room` saying whether there is room
+    /// for it.
     #[must_use]
-    pub fn narrow(mut self) -> Pass {
-        if let Variant::Row { width, .. } = &mut self.variant {
-            *width = Width::Words;
+    pub fn placed(mut self, whole: bool, room: bool) -> Pass {
+        if let Variant::Row { width, logits, .. } = &mut self.variant {
+            if *width == Width::Vectors && !whole {
+                *width = Width::Shifted;
+            }
+            if *width == Width::Shifted && (!room || *logits == Access::ReadWrite) {
+                *width = Width::Words;
+            }
         }
         self
     }
@@ -665,11 +672,10 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             && problem.padding() == Padding::Masked
             && options.writes();
         let halves = problem.dtype_out() != Dtype::F32 && options.writes();
-        let vectors = problem.dtype() == Dtype::F32
-            && !halves
-            && problem.inner() == 1
-            && problem.classes().is_multiple_of(SLOT)
-            && problem.row_length().is_multiple_of(SLOT);
+        let words = problem.dtype() != Dtype::F32 || halves || problem.inner() > 1;
+        let whole =
+            problem.classes().is_multiple_of(SLOT) && problem.row_length().is_multiple_of(SLOT);
+        let over_logits = options.grad == GradOutput::OverLogits;
         let team = match (exchange, device.subgroup) {
             (Exchange::Shuffle, Some(size)) => size.min(LANES as u32),
             _ => LANES as u32,
@@ -700,10 +706,10 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
                     GradOutput::OverLogits => Access::ReadWrite,
                     GradOutput::None | GradOutput::Own => Access::Read,
                 },
-                width: if vectors {
-                    Width::Vectors
-                } else {
-                    Width::Words
+                width: match (words, whole) {
+                    (false, true) => Width::Vectors,
+                    (false, false) if !over_logits => Width::Shifted,
+                    _ => Width::Words,
                 },
                 halves,
                 finishes: device.fuses() && kernel.can_finish(),
