@@ -186,7 +186,7 @@ impl Curve {
 pub enum Width {
     /// One: any rows, anywhere.
     Words,
-    /// Four: f32 rows that begin and end where a vector of four does.
+    /// Four: rows that begin and end where a vector of four words does. Outputs in 16 bits two at a time.
     Vectors,
     /// Four logits, out of which those of a slot are cut, and one output: f32 rows anywhere.
     Shifted,
@@ -327,7 +327,7 @@ pub enum Variant {
         /// [`Access::ReadWrite`] where the logits share a buffer with another array, or the gradient
         /// goes over them.
         logits: Access,
-        /// How logits and outputs are read and written, unless outputs are stored in 16 bits.
+        /// How logits and outputs are read and written.
         width: Width,
         /// Whether outputs are stored in 16 bits.
         halves: bool,
@@ -630,9 +630,12 @@ impl Variant {
                                 (Width::Vectors, false),
                                 (Width::Shifted, false),
                                 (Width::Words, true),
+                                (Width::Vectors, true),
                             ] {
-                                // What is written a word at a time is read so.
-                                if (width, logits) == (Width::Shifted, Access::ReadWrite) {
+                                // What is written piece by piece is read so.
+                                let pieces =
+                                    width == Width::Shifted || (width == Width::Vectors && halves);
+                                if pieces && logits == Access::ReadWrite {
                                     continue;
                                 }
                                 for finishes in [false, true] {
@@ -716,6 +719,7 @@ impl Variant {
                         (_, Width::Vectors | Width::Shifted, _) => shader!("logits/read_vectors"),
                     },
                     match (width, halves) {
+                        (Width::Vectors, true) => shader!("outputs/half_vectors"),
                         (_, true) => shader!("outputs/halves"),
                         (Width::Words | Width::Shifted, false) => shader!("outputs/words"),
                         (Width::Vectors, false) => shader!("outputs/vectors"),

@@ -316,13 +316,20 @@ impl Pass {
     /// for it.
     #[must_use]
     pub fn placed(mut self, whole: bool, room: bool) -> Pass {
-        if let Variant::Row { width, logits, .. } = &mut self.variant {
-            if *width == Width::Vectors && !whole {
-                *width = Width::Shifted;
-            }
-            if *width == Width::Shifted && (!room || *logits == Access::ReadWrite) {
-                *width = Width::Words;
-            }
+        if let Variant::Row {
+            width,
+            logits,
+            halves,
+            ..
+        } = &mut self.variant
+        {
+            let f32_only = self.options.dtype == Dtype::F32 && !*halves;
+            let pieces = !room || *logits == Access::ReadWrite || !f32_only;
+            *width = match *width {
+                Width::Vectors if whole && (*logits == Access::Read || f32_only) => Width::Vectors,
+                Width::Vectors | Width::Shifted if !pieces => Width::Shifted,
+                _ => Width::Words,
+            };
         }
         self
     }
@@ -672,9 +679,10 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             && problem.padding() == Padding::Masked
             && options.writes();
         let halves = problem.dtype_out() != Dtype::F32 && options.writes();
-        let words = problem.dtype() != Dtype::F32 || halves || problem.inner() > 1;
+        let vector = in_vector(problem.dtype());
         let whole =
-            problem.classes().is_multiple_of(SLOT) && problem.row_length().is_multiple_of(SLOT);
+            problem.classes().is_multiple_of(vector) && problem.row_length().is_multiple_of(vector);
+        let f32_only = problem.dtype() == Dtype::F32 && !halves;
         let over_logits = options.grad == GradOutput::OverLogits;
         let team = match (exchange, device.subgroup) {
             (Exchange::Shuffle, Some(size)) => size.min(LANES as u32),
@@ -706,9 +714,9 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
                     GradOutput::OverLogits => Access::ReadWrite,
                     GradOutput::None | GradOutput::Own => Access::Read,
                 },
-                width: match (words, whole) {
-                    (false, true) => Width::Vectors,
-                    (false, false) if !over_logits => Width::Shifted,
+                width: match problem.inner() {
+                    1 if whole && (!over_logits || f32_only) => Width::Vectors,
+                    1 if !over_logits && f32_only => Width::Shifted,
                     _ => Width::Words,
                 },
                 halves,
@@ -846,6 +854,11 @@ fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy)
     let dispatch = u64::from(device.max_workgroups).pow(2);
     let rows = group * fits.min(dispatch / group).max(1);
     Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+}
+
+/// Numbers of a vector of four words.
+pub(crate) fn in_vector(dtype: Dtype) -> usize {
+    16 / dtype.size()
 }
 
 /// Workgroups in two dimensions that make at least `groups`, where one dimension has at most `most`.

@@ -9,6 +9,7 @@ use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
     EMPTY_IS_ZERO, NOT_WANTED, Params, SLOT, STATUS_WORDS, Slot, Variant, Width, status,
 };
+use crate::plan::in_vector;
 use crate::plan::{DeviceProfile, Plan};
 use crate::problem::{
     Denominator, Dtype, EmptyMean, LabelKind, Problem, Reduction, Upstream, Wanted,
@@ -502,9 +503,10 @@ impl Prepared {
             };
             let pooled = bindings.iter().any(of_logits);
             let pass = if pooled { pass.pooled() } else { *pass };
-            let whole = [Slot::Logits, Slot::Softmax, Slot::LogSoftmax, Slot::Grad]
+            let whole = [Slot::Softmax, Slot::LogSoftmax, Slot::Grad]
                 .into_iter()
-                .all(|slot| start(slot).is_multiple_of(SLOT as u32));
+                .all(|slot| start(slot).is_multiple_of(SLOT as u32))
+                && start(Slot::Logits).is_multiple_of(in_vector(problem.dtype()) as u32);
             let room = whole_vectors(range(Slot::Logits), alignment, engine);
             let pass = pass.placed(whole, room.is_some());
             if let (
