@@ -12,8 +12,9 @@ use crate::record::Chunk;
 use crate::stream::{Stream, Work};
 
 /// Where the time of a host call went: what the host did, one after the other, so that the parts add
-/// up. While it uploads and downloads chunks, the device works on others; a batch of several chunks
-/// is limited by the device where `waiting` is most of it, else by the host. All 0 in a browser.
+/// up. While it uploads and downloads chunks, the device works on others: a batch of several chunks is
+/// limited by the device where `waiting` is most of it, else by the host. On a software driver both
+/// share the processor, and uploads and downloads take longer for it. All 0 in a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Times {
     /// Planning, pipelines, buffers.

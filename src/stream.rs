@@ -60,7 +60,7 @@ impl Array {
 
 /// What one chunk travels in.
 struct Lane {
-    /// Mapped whenever the lane is idle.
+    /// Mapped until they are sent, and again when they have landed.
     inputs: Vec<Array>,
     outputs: Vec<Array>,
 }
@@ -88,7 +88,7 @@ pub(crate) struct Stream<'a> {
     scratch: wgpu::Buffer,
     /// Threads that copy.
     threads: usize,
-    idle: Vec<Lane>,
+    /// The first of them was sent first.
     in_flight: VecDeque<Flight>,
 }
 
@@ -134,22 +134,24 @@ impl<'a> Stream<'a> {
                 true => 1,
                 false => threads::available(),
             },
-            idle: Vec::new(),
             in_flight: VecDeque::new(),
         })
     }
 
-    /// Sends a chunk to the device, and waits for another one if there are too many.
+    /// Sends a chunk to the device; where [`LANES`] are on their way, once the first of them has landed.
     pub(crate) async fn send(&mut self, work: Work, chunk: Chunk) -> Result<()> {
-        let lane = match self.idle.pop() {
-            Some(lane) => lane,
-            None if self.in_flight.len() < LANES => {
+        let first = match self.in_flight.len() < LANES {
+            true => None,
+            false => self.in_flight.pop_front(),
+        };
+        let lane = match first {
+            Some(flight) => self.land(flight).await?,
+            None => {
                 let watch = Watch::start();
                 let lane = Lane::new(self.engine, self.prepared).await?;
                 self.times.setup += watch.elapsed();
                 lane
             }
-            None => self.land().await?,
         };
         let watch = Watch::start();
         let flight = self.launch(lane, work, chunk).await?;
@@ -160,9 +162,8 @@ impl<'a> Stream<'a> {
 
     /// Waits for all chunks.
     pub(crate) async fn finish(mut self) -> Result<(Results, Times)> {
-        while !self.in_flight.is_empty() {
-            let lane = self.land().await?;
-            self.idle.push(lane);
+        while let Some(flight) = self.in_flight.pop_front() {
+            self.land(flight).await?;
         }
         Ok((self.results, self.times))
     }
@@ -234,11 +235,8 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// Waits for the chunk that was sent first, takes its results, and gives its lane back.
-    async fn land(&mut self) -> Result<Lane> {
-        let Some(flight) = self.in_flight.pop_front() else {
-            return Lane::new(self.engine, self.prepared).await;
-        };
+    /// Waits for a chunk, takes its results, and gives its lane back.
+    async fn land(&mut self, flight: Flight) -> Result<Lane> {
         let Flight {
             lane, work, chunk, ..
         } = flight;
