@@ -1,5 +1,6 @@
 //! Work of the host that is cut into parts.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::sync::{Mutex, PoisonError};
 
 /// More threads than this get no more out of the memory of a machine.
@@ -10,8 +11,8 @@ pub(crate) fn available() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST))
 }
 
-/// Does each part once, on up to so many threads. Where the system has fewer, or none as in a browser,
-/// this one does the rest.
+/// Does each part once, on up to so many threads. Where the system has fewer, this one does the rest.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn in_parallel<T: Send>(threads: usize, parts: Vec<T>, work: impl Fn(T) + Sync) {
     let threads = threads.min(parts.len());
     let parts = Mutex::new(parts.into_iter());
@@ -30,6 +31,12 @@ pub(crate) fn in_parallel<T: Send>(threads: usize, parts: Vec<T>, work: impl Fn(
         }
         worker();
     });
+}
+
+/// In a browser there is one thread.
+#[cfg(target_arch = "wasm32")]
+pub(crate) fn in_parallel<T>(_: usize, parts: Vec<T>, work: impl Fn(T)) {
+    parts.into_iter().for_each(work);
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 /// How long a device may take to finish what it was given, before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long to let another thread call what its poll has taken from ours.
+#[cfg(not(target_arch = "wasm32"))]
 const NAP: Duration = Duration::from_millis(1);
 
 impl Engine {
