@@ -1,6 +1,6 @@
 //! The engine: a device, its queue, and the pipelines made so far.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,8 @@ use crate::kernel::{Access, Strategy, Variant};
 use crate::plan::{DeviceProfile, Pass, Plan};
 use crate::problem::Problem;
 use crate::self_test::Accuracy;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::threads;
 
 /// Which adapter an [`Engine`] takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -177,10 +179,14 @@ impl Engine {
     pub async fn new(choice: &AdapterChoice) -> Result<Engine> {
         let adapter = choose(choice).await?;
         let info = adapter.get_info();
+        let mut features = wgpu::Features::SUBGROUP;
+        if info.device_type == wgpu::DeviceType::Cpu {
+            features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("softxent"),
-                required_features: adapter.features() & wgpu::Features::SUBGROUP,
+                required_features: adapter.features() & features,
                 required_limits: adapter.limits(),
                 ..Default::default()
             })
@@ -305,14 +311,40 @@ impl Engine {
         self.prepare_plan(problem, plan).await
     }
 
-    async fn prepare_plan(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
-        for &pass in plan.count.iter().chain(&plan.passes).chain([&plan.reduce]) {
-            self.pipeline(pass).await?;
-        }
+    /// Makes what pipelines a plan lacks.
+    pub(crate) async fn prepare_plan(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
+        let passes = plan.count.iter().chain(&plan.passes).chain([&plan.reduce]);
+        self.make_pipelines(passes.copied().collect()).await?;
         Ok(Prepared {
             problem: problem.clone(),
             plan,
         })
+    }
+
+    /// Makes what pipelines are missing, side by side where there are threads.
+    pub(crate) async fn make_pipelines(&self, mut passes: Vec<Pass>) -> Result<()> {
+        {
+            let made = locked(&self.pipelines);
+            let mut seen = HashSet::new();
+            passes.retain(|pass| !made.contains_key(pass) && seen.insert(*pass));
+        }
+        #[cfg(target_arch = "wasm32")]
+        for pass in passes {
+            self.pipeline(pass).await?;
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let failure = Mutex::new(None);
+            threads::in_parallel(threads::available(), passes, |pass| {
+                if let Err(error) = pollster::block_on(self.pipeline(pass)) {
+                    locked(&failure).get_or_insert(error);
+                }
+            });
+            if let Some(error) = locked(&failure).take() {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn pipeline(&self, pass: Pass) -> Result<Arc<Pipeline>> {
@@ -358,8 +390,7 @@ impl Engine {
         };
         let no_memory = memory.await.is_some();
         if no_memory || refused.is_some() {
-            // A device that is gone refuses everything, and says why only when it is polled.
-            let _ = self.device.poll(wgpu::PollType::Poll);
+            self.notice_loss();
         }
         self.alive()?;
         if no_memory {
@@ -376,6 +407,11 @@ impl Engine {
             }),
             None => Ok(value),
         }
+    }
+
+    /// A device that is gone refuses everything, and says why only when it is polled.
+    pub(crate) fn notice_loss(&self) {
+        let _ = self.device.poll(wgpu::PollType::Poll);
     }
 
     /// Fails where the device is known to be gone or to have failed behind our back.

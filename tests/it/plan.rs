@@ -100,19 +100,19 @@ fn plans_are_these() {
     let every = "index/z_loss/predictions/entropy/softmax";
     let every_end = "finish_rows/index/z_loss 64, more_rows 64, reduce 32";
     for (name, problem, device, expected) in [
-        // 64 MiB of logits make a chunk, and the states of 48 bytes a row have to fit a binding less
+        // 16 MiB of logits make a chunk, and the states of 48 bytes a row have to fit a binding less
         // one alignment.
         (
             "narrow",
             loss_grad(1000, 16),
             WEBGPU,
-            format!("1×1048576: {narrow}"),
+            format!("1×262144: {narrow}"),
         ),
         (
             "one more class",
             loss_grad(1000, 17),
             WEBGPU,
-            format!("1×986895: {shared}"),
+            format!("1×246723: {shared}"),
         ),
         // As many of a subgroup as have a slot of four columns.
         (
@@ -120,14 +120,14 @@ fn plans_are_these() {
             loss_grad(1000, 17),
             LARGE,
             format!(
-                "1×986895: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"
+                "1×246723: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"
             ),
         ),
         (
             "65 classes",
             loss_grad(1000, 65),
             LARGE,
-            format!("1×258111: {shuffled}"),
+            format!("1×64527: {shuffled}"),
         ),
         // (2²⁷ − 256) / 48 bytes of states.
         (
@@ -140,49 +140,49 @@ fn plans_are_these() {
             "one class",
             loss_grad(1 << 23, 1),
             LARGE,
-            format!("1×16777216: {narrow}"),
+            format!("2×4194304: {narrow}"),
         ),
         (
             "no rows",
             loss_grad(0, 10),
             WEBGPU,
-            format!("0×1677721: {narrow}"),
+            format!("0×419430: {narrow}"),
         ),
         (
             "as much as a subgroup takes",
             loss_grad(4096, 4096),
             LARGE,
-            format!("1×4096: {shuffled}"),
+            format!("4×1024: {shuffled}"),
         ),
         (
             "more",
             loss_grad(4096, 4097),
             LARGE,
-            format!("2×4095: {quick}"),
+            format!("5×1023: {quick}"),
         ),
         (
             "a vocabulary",
             loss_grad(4096, 50_257),
             WEBGPU,
-            format!("13×333: {wide}"),
+            format!("50×83: {wide}"),
         ),
         (
             "a vocabulary",
             loss_grad(4096, 128_256),
             LARGE,
-            format!("32×130: {quick}"),
+            format!("128×32: {quick}"),
         ),
         (
             "few rows",
             loss_grad(64, 16_384),
             LARGE,
-            format!("1×1024: {}", split("shuffle", "")),
+            format!("1×256: {}", split("shuffle", "")),
         ),
         (
             "a row more",
             loss_grad(65, 16_384),
             LARGE,
-            format!("1×1024: {quick}"),
+            format!("1×256: {quick}"),
         ),
         (
             "wider than a chunk",
@@ -196,43 +196,43 @@ fn plans_are_these() {
             "software, narrow",
             loss_grad(1000, 512),
             SOFTWARE,
-            format!("1×32768: {narrow}"),
+            format!("1×8192: {narrow}"),
         ),
         (
             "software",
             loss_grad(1000, 513),
             SOFTWARE,
-            format!("1×32704: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"),
+            format!("1×8176: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"),
         ),
         (
             "software, as long as a subgroup can loop",
             loss_grad(17, 262_144),
             SOFTWARE,
-            format!("1×64: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"),
+            format!("2×16: {count}, row_per_subgroup/shuffle/index/grad 64/8, {end}"),
         ),
         (
             "software, longer",
             loss_grad(17, 262_145),
             SOFTWARE,
-            format!("1×63: {}", split("shuffle", "/8")),
+            format!("2×15: {}", split("shuffle", "/8")),
         ),
         (
             "software, few rows",
             loss_grad(16, 16_384),
             SOFTWARE,
-            format!("1×1024: {}", split("shuffle", "/8")),
+            format!("1×256: {}", split("shuffle", "/8")),
         ),
         (
             "software without subgroups",
             loss_grad(1000, 16_384),
             DeviceProfile { subgroup: None, ..SOFTWARE },
-            format!("1×1024: {narrow}"),
+            format!("4×256: {narrow}"),
         ),
         (
             "software without subgroups, wide",
             loss_grad(1000, 16_385),
             DeviceProfile { subgroup: None, ..SOFTWARE },
-            format!("1×1023: {}", split("memory", "")),
+            format!("4×255: {}", split("memory", "")),
         ),
         // Invocations are halved until they fit.
         (
@@ -240,14 +240,14 @@ fn plans_are_these() {
             loss_grad(1, 5000),
             with(|device| device.max_invocations = 128),
             format!(
-                "1×3355: {count}, row_per_workgroup/memory/index/grad 128, {end}"
+                "1×838: {count}, row_per_workgroup/memory/index/grad 128, {end}"
             ),
         ),
         (
             "32 invocations",
             loss_grad(1, 5000),
             with(|device| device.max_invocations = 32),
-            "1×3355: count_labels 32, row_per_workgroup/memory/index/grad 32, finish_rows/index 32, reduce 32"
+            "1×838: count_labels 32, row_per_workgroup/memory/index/grad 32, finish_rows/index 32, reduce 32"
                 .to_owned(),
         ),
         // 12 bytes an invocation, 24 a block and the row, and 16: 256·12 + 9·24 + 16.
@@ -256,7 +256,7 @@ fn plans_are_these() {
             loss_grad(1, 5000),
             with(|device| device.workgroup_memory = 3304 - 1),
             format!(
-                "1×3355: {count}, row_per_workgroup/memory/index/grad 128, {end}"
+                "1×838: {count}, row_per_workgroup/memory/index/grad 128, {end}"
             ),
         ),
         // Full sums: 36 bytes an invocation, 48 a block and the row, and 16: 256·36 + 9·48 + 16.
@@ -265,7 +265,7 @@ fn plans_are_these() {
             loss_grad(1, 5000).label_smoothing(0.1),
             with(|device| device.workgroup_memory = 9664 - 1),
             format!(
-                "1×3355: {count}, row_per_workgroup/memory/full/index/smoothed/grad 128, {end}"
+                "1×838: {count}, row_per_workgroup/memory/full/index/smoothed/grad 128, {end}"
             ),
         ),
         // 32·12 + 2·24 + 16 = 448 for 32 invocations.
@@ -273,7 +273,7 @@ fn plans_are_these() {
             "no workgroup memory to speak of",
             loss_grad(1, 5000),
             with(|device| device.workgroup_memory = 447),
-            format!("1×3355: {narrow}"),
+            format!("1×838: {narrow}"),
         ),
         // The accumulators take 8192 bytes, which are / 48 of states, or / 400 of logits.
         (
@@ -301,7 +301,7 @@ fn plans_are_these() {
             all.clone(),
             LARGE,
             format!(
-                "1×16777: {count}, row_per_subgroup/shuffle/log_softmax 64, row_per_subgroup/shuffle/full/{every}/grad 64, {every_end}"
+                "1×4194: {count}, row_per_subgroup/shuffle/log_softmax 64, row_per_subgroup/shuffle/full/{every}/grad 64, {every_end}"
             ),
         ),
         (
@@ -309,7 +309,7 @@ fn plans_are_these() {
             all.grad_over_logits(true),
             LARGE,
             format!(
-                "1×16777: {count}, row_per_subgroup/shuffle/log_softmax 64, row_per_subgroup/shuffle/full/pooled/{every}/grad_over_logits 64, {every_end}"
+                "1×4194: {count}, row_per_subgroup/shuffle/log_softmax 64, row_per_subgroup/shuffle/full/pooled/{every}/grad_over_logits 64, {every_end}"
             ),
         ),
         (
@@ -317,41 +317,41 @@ fn plans_are_these() {
             loss_grad(2, 100_000).z_loss(0.5).want(Wanted::ALL),
             LARGE,
             format!(
-                "1×167: {count}, split_row_states/shuffle/full/index/z_loss/predictions/entropy 64, split_row_merge/full/index/z_loss/predictions/entropy 64, split_row_apply/full/log_softmax 64, split_row_apply/full/{every}/grad 64, {every_end}"
+                "1×41: {count}, split_row_states/shuffle/full/index/z_loss/predictions/entropy 64, split_row_merge/full/index/z_loss/predictions/entropy 64, split_row_apply/full/log_softmax 64, split_row_apply/full/{every}/grad 64, {every_end}"
             ),
         ),
         (
             "dense labels",
             Problem::of(9, 10).dense_labels().want([LogSoftmax, Grad]),
             WEBGPU,
-            "1×1677721: row_per_invocation/log_softmax 64, row_per_invocation/full/dense/grad 64, finish_rows/dense 64, reduce 32"
+            "1×419430: row_per_invocation/log_softmax 64, row_per_invocation/full/dense/grad 64, finish_rows/dense 64, reduce 32"
                 .to_owned(),
         ),
         (
             "dense labels of split rows",
             Problem::of(9, 100_000).dense_labels().want([Grad]),
             WEBGPU,
-            "1×167: split_row_states/memory/full/dense 64, split_row_merge/full/dense 64, split_row_apply/full/dense/grad 64, finish_rows/dense 64, reduce 32"
+            "1×41: split_row_states/memory/full/dense 64, split_row_merge/full/dense 64, split_row_apply/full/dense/grad 64, finish_rows/dense 64, reduce 32"
                 .to_owned(),
         ),
         (
             "no labels",
             Problem::of(9, 10).want([Softmax, LogSoftmax]),
             WEBGPU,
-            "1×1677721: row_per_invocation/log_softmax 64, row_per_invocation/softmax 64, finish_rows 64, reduce 32"
+            "1×419430: row_per_invocation/log_softmax 64, row_per_invocation/softmax 64, finish_rows 64, reduce 32"
                 .to_owned(),
         ),
         (
             "row outputs only",
             Problem::of(9, 10).want([Lse, Predictions]),
             WEBGPU,
-            "1×1677721: row_per_invocation/predictions 64, finish_rows 64, reduce 32".to_owned(),
+            "1×419430: row_per_invocation/predictions 64, finish_rows 64, reduce 32".to_owned(),
         ),
         (
             "row outputs of split rows",
             Problem::of(9, 100_000).want([Lse]),
             WEBGPU,
-            "1×167: split_row_states/memory 64, split_row_merge 64, finish_rows 64, reduce 32"
+            "1×41: split_row_states/memory 64, split_row_merge 64, finish_rows 64, reduce 32"
                 .to_owned(),
         ),
         // A denominator that is known is not counted.
@@ -359,13 +359,13 @@ fn plans_are_these() {
             "the sum",
             loss_grad(9, 10).reduction(Reduction::Sum),
             WEBGPU,
-            format!("1×1677721: row_per_invocation/index/grad 64, {end}"),
+            format!("1×419430: row_per_invocation/index/grad 64, {end}"),
         ),
         (
             "a denominator",
             loss_grad(9, 10).denominator(Denominator::Number(3.0)),
             WEBGPU,
-            format!("1×1677721: row_per_invocation/index/grad 64, {end}"),
+            format!("1×419430: row_per_invocation/index/grad 64, {end}"),
         ),
     ] {
         check(name, problem, device, &expected);
@@ -395,7 +395,7 @@ fn plans_with_options_are_these() {
             ten().class_weights(),
             WEBGPU,
             format!(
-                "1×1677721: count_labels/weighted 64, round_denominator 32, {}, {end}",
+                "1×419430: count_labels/weighted 64, round_denominator 32, {}, {end}",
                 one("/index/weighted/grad")
             ),
         ),
@@ -403,20 +403,20 @@ fn plans_with_options_are_these() {
             "class weights, the mean over rows",
             ten().class_weights().denominator(Denominator::ValidRows),
             WEBGPU,
-            format!("1×1677721: {count}, {}, {end}", one("/index/weighted/grad")),
+            format!("1×419430: {count}, {}, {end}", one("/index/weighted/grad")),
         ),
         (
             "class weights, the sum",
             ten().class_weights().reduction(Reduction::Sum),
             WEBGPU,
-            format!("1×1677721: {}, {end}", one("/index/weighted/grad")),
+            format!("1×419430: {}, {end}", one("/index/weighted/grad")),
         ),
         (
             "class weights of dense labels: divided by the rows",
             Problem::of(9, 10).dense_labels().class_weights().want([Loss]),
             WEBGPU,
             format!(
-                "1×1677721: {}, finish_rows/dense 64, reduce 32",
+                "1×419430: {}, finish_rows/dense 64, reduce 32",
                 one("/full/dense/weighted")
             ),
         ),
@@ -425,14 +425,14 @@ fn plans_with_options_are_these() {
             "smoothing",
             ten().label_smoothing(0.1),
             WEBGPU,
-            format!("1×1677721: {count}, {}, {end}", one("/full/index/smoothed/grad")),
+            format!("1×419430: {count}, {}, {end}", one("/full/index/smoothed/grad")),
         ),
         (
             "z-loss",
             ten().z_loss(1e-4),
             WEBGPU,
             format!(
-                "1×1677721: {count}, {}, finish_rows/index/z_loss 64, reduce 32",
+                "1×419430: {count}, {}, finish_rows/index/z_loss 64, reduce 32",
                 one("/index/z_loss/grad")
             ),
         ),
@@ -442,7 +442,7 @@ fn plans_with_options_are_these() {
             index().z_loss(1e-4).want([ZLosses]),
             WEBGPU,
             format!(
-                "1×1677721: {}, finish_rows/index/z_loss 64, more_rows 64, reduce 32",
+                "1×419430: {}, finish_rows/index/z_loss 64, more_rows 64, reduce 32",
                 one("/index/z_loss")
             ),
         ),
@@ -451,7 +451,7 @@ fn plans_with_options_are_these() {
             index().z_loss(1e-4).want([ZLoss]),
             WEBGPU,
             format!(
-                "1×1677721: {count}, {}, finish_rows/index/z_loss 64, reduce 32",
+                "1×419430: {count}, {}, finish_rows/index/z_loss 64, reduce 32",
                 one("/index/z_loss")
             ),
         ),
@@ -460,7 +460,7 @@ fn plans_with_options_are_these() {
             Problem::of(9, 10).want([Entropy]),
             WEBGPU,
             format!(
-                "1×1677721: {}, finish_rows 64, more_rows 64, reduce 32",
+                "1×419430: {}, finish_rows 64, more_rows 64, reduce 32",
                 one("/full/entropy")
             ),
         ),
@@ -469,7 +469,7 @@ fn plans_with_options_are_these() {
             "entropy and softmax of split rows",
             Problem::of(9, 100_000).want([Entropy, Softmax]),
             WEBGPU,
-            "1×167: split_row_states/memory/full/entropy 64, split_row_merge/full/entropy 64, split_row_apply/full/entropy/softmax 64, finish_rows 64, more_rows 64, reduce 32"
+            "1×41: split_row_states/memory/full/entropy 64, split_row_merge/full/entropy 64, split_row_apply/full/entropy/softmax 64, finish_rows 64, more_rows 64, reduce 32"
                 .to_owned(),
         ),
         (
@@ -477,7 +477,7 @@ fn plans_with_options_are_these() {
             index().want([Correct]),
             WEBGPU,
             format!(
-                "1×1677721: {}, finish_rows/index 64, more_rows 64, reduce 32",
+                "1×419430: {}, finish_rows/index 64, more_rows 64, reduce 32",
                 one("/index/predictions")
             ),
         ),
@@ -486,7 +486,7 @@ fn plans_with_options_are_these() {
             ten().logit_scale(0.5),
             WEBGPU,
             format!(
-                "1×1677721: {count}, {}, finish_rows/scaled/index 64, reduce 32",
+                "1×419430: {count}, {}, finish_rows/scaled/index 64, reduce 32",
                 one("/scaled/index/grad")
             ),
         ),
@@ -495,7 +495,7 @@ fn plans_with_options_are_these() {
             ten().logit_scale(0.5).softcap(30.0).want([Correct]),
             WEBGPU,
             format!(
-                "1×1677721: {count}, {}, finish_rows/capped/index 64, more_rows/capped 64, reduce 32",
+                "1×419430: {count}, {}, finish_rows/capped/index 64, more_rows/capped 64, reduce 32",
                 one("/capped/index/predictions/grad")
             ),
         ),
@@ -504,27 +504,27 @@ fn plans_with_options_are_these() {
             "16 bits in",
             ten().dtype(Dtype::Bf16),
             WEBGPU,
-            format!("1×1677721: {count}, {}, {end}", one("/index/bf16/grad")),
+            format!("1×419430: {count}, {}, {end}", one("/index/bf16/grad")),
         ),
         // then the states, 48 bytes a row against 20 of logits,
         (
             "16 bits in and out",
             ten().dtype(Dtype::F16).same_dtype_out(true),
             WEBGPU,
-            format!("1×2796197: {count}, {}, {end}", one("/halves/index/f16/grad")),
+            format!("1×838860: {count}, {}, {end}", one("/halves/index/f16/grad")),
         ),
         // or 2²⁶ / 2000.
         (
             "16 bits in, wider",
             Problem::of(9, 1000).index_labels(-100).dtype(Dtype::F16).want([Loss]),
             WEBGPU,
-            format!("1×33554: {count}, row_per_subgroup/memory/index/f16 64, {end}"),
+            format!("1×8388: {count}, row_per_subgroup/memory/index/f16 64, {end}"),
         ),
         (
             "16 bits in and dense labels, which are f32",
             Problem::of(9, 1000).dense_labels().dtype(Dtype::F16).want([Loss]),
             WEBGPU,
-            "1×16777: row_per_subgroup/memory/full/dense/f16 64, finish_rows/dense 64, reduce 32"
+            "1×4194: row_per_subgroup/memory/full/dense/f16 64, finish_rows/dense 64, reduce 32"
                 .to_owned(),
         ),
         // Interleaved rows go to neighbouring invocations, 8·floor(2²⁶ / (8·400)) of them at once.
@@ -532,13 +532,13 @@ fn plans_with_options_are_these() {
             "interleaved",
             loss_grad(24, 100).inner(8),
             LARGE,
-            format!("1×167768: {count}, {}, {end}", one("/index/strided/grad")),
+            format!("1×41936: {count}, {}, {end}", one("/index/strided/grad")),
         ),
         (
             "interleaved and long",
             loss_grad(24, 20_000).inner(8),
             LARGE,
-            format!("1×832: {count}, {}, {end}", one("/index/strided/grad")),
+            format!("1×208: {count}, {}, {end}", one("/index/strided/grad")),
         ),
         // 8192 / 3200 is 2.
         (
@@ -558,14 +558,14 @@ fn plans_with_options_are_these() {
             "software, interleaved",
             loss_grad(18, 61_440).inner(2),
             SOFTWARE,
-            format!("1×272: {count}, {}, {end}", one("/index/strided/grad")),
+            format!("1×68: {count}, {}, {end}", one("/index/strided/grad")),
         ),
         (
             "software, interleaved, longer than an invocation can loop",
             loss_grad(18, 61_441).inner(2),
             SOFTWARE,
             format!(
-                "1×272: {count}, row_per_subgroup/shuffle/index/strided/grad 64/8, {end}"
+                "1×68: {count}, row_per_subgroup/shuffle/index/strided/grad 64/8, {end}"
             ),
         ),
         // 48 bytes a row; what lies past the classes is written or left.
@@ -573,26 +573,26 @@ fn plans_with_options_are_these() {
             "padded",
             ten().row_length(12, Padding::Masked),
             WEBGPU,
-            format!("1×1398101: {count}, {}, {end}", one("/index/grad/padded")),
+            format!("1×349525: {count}, {}, {end}", one("/index/grad/padded")),
         ),
         (
             "padded, and left as it is",
             ten().row_length(12, Padding::Kept),
             WEBGPU,
-            format!("1×1398101: {count}, {}, {end}", one("/index/grad")),
+            format!("1×349525: {count}, {}, {end}", one("/index/grad")),
         ),
         (
             "padded, and nothing written there",
             index().row_length(12, Padding::Masked).want([Loss]),
             WEBGPU,
-            format!("1×1398101: {count}, {}, {end}", one("/index")),
+            format!("1×349525: {count}, {}, {end}", one("/index")),
         ),
         (
             "softmax backward",
             Problem::softmax_backward(9, 10),
             WEBGPU,
             format!(
-                "1×1677721: {}, finish_rows/vector 64, reduce 32",
+                "1×419430: {}, finish_rows/vector 64, reduce 32",
                 one("/full/vector/grad")
             ),
         ),
@@ -604,14 +604,14 @@ fn plans_with_options_are_these() {
                 .same_dtype_out(true)
                 .grad_over_logits(true),
             WEBGPU,
-            "1×16777: row_per_subgroup/memory/full/pooled/halves/vector/bf16/from_softmax/grad_over_logits 64, finish_rows/vector 64, reduce 32"
+            "1×4194: row_per_subgroup/memory/full/pooled/halves/vector/bf16/from_softmax/grad_over_logits 64, finish_rows/vector 64, reduce 32"
                 .to_owned(),
         ),
         (
             "softmax backward of split rows",
             Problem::softmax_backward(9, 100_000).want([Grad]),
             WEBGPU,
-            "1×167: split_row_states/memory/full/vector 64, split_row_merge/full/vector 64, split_row_apply/full/vector/grad 64, finish_rows/vector 64, reduce 32"
+            "1×41: split_row_states/memory/full/vector 64, split_row_merge/full/vector 64, split_row_apply/full/vector/grad 64, finish_rows/vector 64, reduce 32"
                 .to_owned(),
         ),
     ] {
@@ -875,7 +875,7 @@ fn a_plan_can_be_printed() {
         .build()
         .unwrap();
     let expected = "\
-4096 rows × 50257 classes in 13 chunks of at most 333 rows
+4096 rows × 50257 classes in 50 chunks of at most 83 rows
   each chunk  row_per_workgroup/memory/index/predictions/grad, workgroups of 256
   each chunk  finish_rows/index, workgroups of 64
   at the end  reduce, one workgroup of 32";
