@@ -1,5 +1,5 @@
 //! From a problem and what a device allows to a plan: which shaders, of what size, on how many rows
-//! at once. Pure, and the only place with thresholds; none of them changes a bit of a result.
+//! at once. Pure, and the only place with thresholds ([`Tuning`]); none of them changes a bit of a result.
 
 use std::fmt;
 
@@ -17,44 +17,95 @@ use crate::problem::{
 /// the memory of two chunks never matters. On the software driver 4 to 16 MiB are equally fast, 64 MiB
 /// take a fifth longer.
 const CHUNK_BYTES: u64 = 16 << 20;
-/// Where one strategy ends and the next begins, for a class of devices.
-struct Thresholds {
+/// Invocations of a workgroup that counts labels or finishes rows, one each: two subgroups of the widest
+/// kind. By reasoning, not measured.
+const WORKGROUP: u32 = 64;
+
+/// What a plan is chosen by, where a choice changes no bit of a result: where one strategy ends and the
+/// next begins, and the sizes of workgroups. [`Tuning::GPU`] and [`Tuning::SOFTWARE`] say for each value
+/// what speaks for it.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
     /// Up to this many classes one invocation takes a row: a team would mostly idle.
-    narrow: usize,
+    pub narrow: usize,
     /// From this many rows on one invocation takes a row of any width.
-    many: usize,
-    /// Up to this many classes a subgroup does.
-    subgroup: usize,
+    pub many: usize,
+    /// Up to this many classes a subgroup does, else a workgroup.
+    pub subgroup: usize,
     /// From this many classes on, and up to so many rows, rows are split: there are too few of them to
     /// keep the device busy.
-    split_classes: usize,
-    split_rows: usize,
+    pub split_classes: usize,
+    /// See `split_classes`.
+    pub split_rows: usize,
+    /// Invocations of a workgroup that holds several rows, or parts of rows, or merges the parts of one.
+    pub workgroup: u32,
+    /// Below this many rows a team has a workgroup of its own.
+    pub alone: usize,
+    /// Invocations of a workgroup that owns a row, at most.
+    pub row_workgroup: u32,
+    /// Invocations of a workgroup that writes parts of split rows; [`WRITERS`] at least.
+    pub writers_workgroup: u32,
+    /// Whether f32 rows that begin and end where a vector of four does are read and written by vectors.
+    pub vectors: bool,
+    /// Whether the loops of a kernel fit its rows, and a row that fits into a kernel stays in it from
+    /// its state to its outputs.
+    pub keeps: bool,
 }
 
-/// GPUs: by reasoning, not by measurement yet.
-const GPU: Thresholds = Thresholds {
-    narrow: 16,
-    many: usize::MAX,
-    subgroup: 4096,
-    split_classes: 16_384,
-    split_rows: 64,
-};
-/// Drivers on the processor: `benches/results/2026-11-25_llvmpipe_kernels.csv`. One invocation a row is
-/// the fastest there, as long as there are enough rows for the lanes of all cores; a workgroup a row is
-/// never.
-const SOFTWARE: Thresholds = Thresholds {
-    narrow: 256,
-    many: 32,
-    subgroup: usize::MAX,
-    split_classes: 4096,
-    split_rows: 1,
-};
-/// Invocations of a workgroup that holds several rows, or blocks of several.
-const WORKGROUP: u32 = 64;
-/// The same on a software driver, which runs a workgroup on one core: so few that all cores have some.
-const SOFTWARE_WORKGROUP: u32 = 16;
-/// Invocations of a workgroup that owns a row, at most.
-const ROW_WORKGROUP: u32 = 256;
+impl Tuning {
+    /// GPUs: all of it by reasoning, not measured.
+    pub const GPU: Tuning = Tuning {
+        // By reasoning, not measured: half the lanes of a block are idle below that.
+        narrow: 16,
+        // By reasoning, not measured: neighbours that read rows far apart share no cache line.
+        many: usize::MAX,
+        // By reasoning, not measured: 16 blocks one after the other; from there on there are as many
+        // teams to a row.
+        subgroup: 4096,
+        // By reasoning, not measured: 64 rows are workgroups for as many multiprocessors, and 16 parts of
+        // each pay for two more dispatches.
+        split_classes: 16_384,
+        split_rows: 64,
+        // By reasoning, not measured: two subgroups of the widest kind.
+        workgroup: 64,
+        alone: 0,
+        // By reasoning, not measured: 32 teams, and what WebGPU promises.
+        row_workgroup: 256,
+        // By reasoning, not measured: as `workgroup`.
+        writers_workgroup: 64,
+        // By reasoning, not measured: loads of 16 bytes.
+        vectors: true,
+        // By reasoning, not measured: the logits are read once, not twice.
+        keeps: true,
+    };
+
+    /// Drivers on the processor, llvmpipe: `benches/results/2026-11-25_llvmpipe_kernels.csv`, but for
+    /// what says otherwise.
+    pub const SOFTWARE: Tuning = Tuning {
+        // Measured there: one invocation a row is the fastest of all up to here with any number of rows,
+        narrow: 256,
+        // and with enough rows for the lanes of all cores at any width.
+        many: 32,
+        // Measured there: a workgroup a row is never the fastest.
+        subgroup: usize::MAX,
+        // Measured there: a single row is all that is too few for two cores.
+        split_classes: 4096,
+        split_rows: 1,
+        // Measured there: a workgroup is run by one core, so it is so small that all cores have some;
+        workgroup: 16,
+        // of few rows, as small as it can be.
+        alone: 32,
+        // By reasoning, not measured, as no plan has it but by name.
+        row_workgroup: 256,
+        // By reasoning, not measured.
+        writers_workgroup: 64,
+        // Measured there.
+        vectors: true,
+        keeps: true,
+    };
+}
+
 /// Columns of a row that one invocation can go through on a software driver. llvmpipe (Mesa 22.3.6)
 /// ends an invocation without a word after 65535 loop iterations, whatever the loops; a kernel has two for a
 /// stripe of 32 columns and a few for a block of 256.
@@ -93,6 +144,9 @@ pub struct DeviceProfile {
     pub max_storage_buffers: u32,
     /// Invocations of a subgroup, where it is always the same number and shuffles are to be used.
     pub subgroup: Option<u32>,
+    /// What plans are chosen by, where it is not what suits the kind of device.
+    #[doc(hidden)]
+    pub tuning: Option<Tuning>,
 }
 
 impl DeviceProfile {
@@ -113,6 +167,7 @@ impl DeviceProfile {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            tuning: None,
         }
     }
 }
@@ -125,6 +180,13 @@ impl DeviceProfile {
     /// device has.
     pub fn fuses(&self) -> bool {
         self.max_storage_buffers >= FUSED_BUFFERS
+    }
+
+    fn tuning(&self) -> Tuning {
+        self.tuning.unwrap_or(match self.software {
+            true => Tuning::SOFTWARE,
+            false => Tuning::GPU,
+        })
     }
 }
 
@@ -361,8 +423,9 @@ impl Pass {
         }
     }
 
-    /// Bytes of workgroup memory.
-    fn memory(&self) -> u32 {
+    /// Bytes of workgroup memory, at most.
+    #[doc(hidden)]
+    pub fn memory(&self) -> u32 {
         let Variant::Row {
             kernel,
             exchange,
@@ -609,7 +672,7 @@ fn needs_full_sums(problem: &Problem) -> bool {
 /// The strategy that suits a problem.
 fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     let (rows, classes) = (problem.rows(), problem.classes());
-    let best = if device.software { SOFTWARE } else { GPU };
+    let best = device.tuning();
     if device.software && classes > software_columns(problem, device, Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }
@@ -681,6 +744,7 @@ fn options(problem: &Problem, device: &DeviceProfile) -> Options {
 /// The passes over the logits, their workgroups as large as one would like them.
 fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<Pass> {
     let all = options(problem, device);
+    let tuning = device.tuning();
     let row_pass = |kernel: RowKernel, options: Options| {
         let exchange = match (kernel.has_teams(), device.subgroup) {
             (false, _) => Exchange::None,
@@ -703,18 +767,20 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             _ => LANES as u32,
         };
         let workgroup_size = match kernel {
-            RowKernel::PerWorkgroup => ROW_WORKGROUP,
-            RowKernel::SplitApply => WORKGROUP,
-            RowKernel::PerSubgroup if device.software && problem.rows() < 32 => team,
-            _ if device.software => SOFTWARE_WORKGROUP,
-            _ => WORKGROUP,
+            RowKernel::PerWorkgroup => tuning.row_workgroup,
+            RowKernel::SplitApply => tuning.writers_workgroup,
+            RowKernel::PerSubgroup if problem.rows() < tuning.alone => team,
+            _ => tuning.workgroup,
         };
         // Slots of a stripe, or stripes of a block: both are eight.
         let unit = match kernel {
             RowKernel::PerInvocation => SLOT,
             _ => SLOT * LANES,
         };
-        let held = problem.classes().div_ceil(unit).next_power_of_two();
+        let held = match tuning.keeps {
+            true => problem.classes().div_ceil(unit).next_power_of_two(),
+            false => LANES,
+        };
         Pass {
             variant: Variant::Row {
                 kernel,
@@ -729,6 +795,7 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
                     GradOutput::None | GradOutput::Own => Access::Read,
                 },
                 width: match problem.inner() {
+                    _ if !tuning.vectors => Width::Words,
                     1 if whole && (!over_logits || f32_only) => Width::Vectors,
                     1 if !over_logits && f32_only => Width::Shifted,
                     _ => Width::Words,
@@ -739,8 +806,8 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             workgroup_size,
             team,
             held: held.min(LANES) as u32,
-            resident: kernel.is_whole() && options.writes() && !padded,
-            one_block: problem.classes() <= BLOCK,
+            resident: tuning.keeps && kernel.is_whole() && options.writes() && !padded,
+            one_block: tuning.keeps && problem.classes() <= BLOCK,
             options: Options { padded, ..options },
         }
     };

@@ -36,6 +36,7 @@ const WEB: DeviceProfile = DeviceProfile {
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
     subgroup: None,
+    tuning: None,
 };
 
 /// No result is ever made of this.

@@ -150,6 +150,49 @@ fn every_variant_has_one_entry_point_of_its_name() {
     }
 }
 
+/// What the planner counts on for workgroup memory is what the shaders declare, and less than 16 bytes more.
+#[test]
+fn workgroup_memory_is_what_the_planner_counts_on() {
+    use naga::back::pipeline_constants::process_overrides;
+    use naga::proc::Layouter;
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    for Parsed {
+        variant, module, ..
+    } in all()
+    {
+        let Variant::Row { kernel, .. } = variant else {
+            continue;
+        };
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+            .validate(&module)
+            .unwrap();
+        for size in [8, 64, 256] {
+            let mut pass = Pass::new(variant, size, Options::PLAIN);
+            pass.team = LANES as u32;
+            let constants = pass.constants().into_iter();
+            let constants = constants.map(|(name, value)| (name.to_owned(), value));
+            let (module, _) =
+                process_overrides(&module, &info, None, &constants.collect()).unwrap();
+            let mut layouter = Layouter::default();
+            layouter.update(module.to_ctx()).unwrap();
+            let of_workgroup = module
+                .global_variables
+                .iter()
+                .filter(|(_, global)| global.space == AddressSpace::WorkGroup);
+            let declared: u32 = of_workgroup
+                .map(|(_, global)| layouter[global.ty].size)
+                .sum();
+            let counted = pass.memory();
+            assert!(
+                (declared..declared + 17).contains(&counted),
+                "{variant}, {size}: {counted} for {declared} ({kernel:?})"
+            );
+        }
+    }
+}
+
 macro_rules! members {
     ($($name:ident)*) => {
         [$((stringify!($name), core::mem::offset_of!(Params, $name)),)*]

@@ -5,12 +5,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
+use softxent::plan::Tuning;
 use softxent::{Denominator, Dtype, Engine, Padding, Plan, Reduction, Results, Strategy, Wanted};
 
 use crate::cases::{Kind, Shape, generate, some_weights, with_options};
 use crate::checks::ONE_PASS;
 use crate::common::{
-    ALL, Case, Rng, bits, gpu, limited, long, per_row, report, same_bits, select, small, web,
+    ALL, Case, Rng, bits, gpu, limited, long, per_row, report, same_bits, select, sibling, small,
+    web,
 };
 use crate::guest::{Home, resident};
 use crate::judge::ulp;
@@ -232,6 +234,215 @@ fn limits_and_chunks_do_not_matter() {
                     assert_same(&name, &plain, &bits(&case.run(&limits, kernel)));
                 }
             }
+        }
+    }
+}
+
+/// A way to run a case: what a plan is chosen by, but for the strategy.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// Invocations of a workgroup.
+    size: u32,
+    /// Invocations of a subgroup, if shuffles are to be used.
+    subgroup: Option<u32>,
+    keeps: bool,
+    vectors: bool,
+    /// Whether rows are finished by the kernel that reads them.
+    fuses: bool,
+    /// Where the arrays begin in their buffers, else a host call.
+    offset: Option<usize>,
+}
+
+/// The ways that a sweep takes; all of them, or some in which any two choices meet now and then.
+fn ways(subgroups: &[Option<u32>], turn: usize) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for (s, &subgroup) in subgroups.iter().enumerate() {
+        for (i, size) in [8, 16, 32, 64, 128].into_iter().enumerate() {
+            for choice in 0..16 {
+                let bit = |place: usize| choice >> place & 1 == 1;
+                // The bits of a number that takes every value from shape to shape, size to size.
+                if !long() && choice != (5 * i + 3 * s + 7 * turn) % 16 {
+                    continue;
+                }
+                ways.push(Way {
+                    size,
+                    subgroup,
+                    keeps: bit(0),
+                    vectors: bit(1),
+                    fuses: bit(2),
+                    offset: bit(3).then_some([0, 1, 4, 6][(turn + i + s) % 4]),
+                });
+            }
+        }
+    }
+    ways
+}
+
+/// Every strategy in workgroups of 8 to 128, by teams of a subgroup, of half a block's lanes and in workgroup
+/// memory, with what fits a row and what fits any, by vectors and by the word, rows finished where they
+/// are read and after that, in arrays that begin anywhere.
+#[test]
+fn no_choice_of_the_planner_changes_a_bit() {
+    let engine = gpu!();
+    let profile = engine.profile().clone();
+    let mut subgroups = vec![None];
+    // A part of a subgroup is a team too.
+    if let Some(lanes) = profile.subgroup {
+        subgroups.extend([4, 8].into_iter().filter(|&size| size <= lanes).map(Some));
+    }
+    let (started, mut runs) = (Instant::now(), 0);
+    // One engine, so that pipelines are made once.
+    let mut swept = sibling(engine);
+    let shapes = [(37, 10), (5, 64), (9, 257), (3, 1000), (2, 5003)];
+    for (turn, (rows, k)) in shapes.into_iter().enumerate() {
+        let mut case = job(Shape::Wide, Kind::Index, rows, k).want(ONE_PASS);
+        // A row whose base is not 0, and one whose first half is masked.
+        for z in &mut case.logits[..k] {
+            *z += 1000.0;
+        }
+        case.logits[k..k + k / 2].fill(f32::NEG_INFINITY);
+        let expected = bits(&case.run(engine, Strategy::RowPerInvocation));
+        for (at, strategy) in Strategy::ALL.into_iter().enumerate() {
+            for way in ways(&subgroups, turn + 2 * at) {
+                let by = if profile.software {
+                    Tuning::SOFTWARE
+                } else {
+                    Tuning::GPU
+                };
+                let mut like = profile.clone();
+                like.subgroup = way.subgroup;
+                if !way.fuses {
+                    like.max_storage_buffers = 8;
+                }
+                like.tuning = Some(Tuning {
+                    workgroup: way.size,
+                    alone: 0,
+                    row_workgroup: way.size,
+                    writers_workgroup: way.size.max(32),
+                    vectors: way.vectors,
+                    keeps: way.keeps,
+                    ..by
+                });
+                swept = swept.with_profile(like);
+                let found = match way.offset {
+                    None => bits(&case.run(&swept, strategy)),
+                    Some(offset) => {
+                        let found = resident(&swept, strategy, &case, Home::Apart(offset));
+                        found.unwrap_or_else(|why| panic!("{way:?}: {why}")).0
+                    }
+                };
+                let name = format!("{rows}×{k}, {}, {way:?}", strategy.name());
+                assert_same(&name, &expected, &found);
+                runs += 1;
+            }
+        }
+    }
+    report(&format!(
+        "{runs} ways to run {} cases: the same bits, {:.0?}",
+        shapes.len(),
+        started.elapsed()
+    ));
+}
+
+/// The longest rows that a software driver is given for each kernel, which ends an invocation after so many
+/// loops without a word: nothing of them is missing.
+#[test]
+fn a_software_driver_reaches_the_end_of_the_longest_rows() {
+    use Strategy::{RowPerInvocation, RowPerSubgroup, RowPerWorkgroup};
+    use Wanted::{Grad, LogSoftmax, Loss, Lse, Predictions, Softmax};
+    let engine = gpu!();
+    if !engine.profile().software {
+        return;
+    }
+    let plain = |k, wanted: &[Wanted]| {
+        let case = job(Shape::Normal, Kind::Index, 2, k);
+        case.want(wanted.iter().copied())
+    };
+    // All options, whose columns have loops of their own.
+    let with_options = |kind, k| {
+        let mut case = with_every_option(kind, 2, k);
+        case.reduction = Reduction::Sum;
+        case
+    };
+    let one_team = |shuffles: bool| {
+        limited(engine, |profile| {
+            profile.subgroup = profile.subgroup.filter(|_| shuffles);
+            profile.tuning = Some(Tuning {
+                row_workgroup: 8,
+                ..Tuning::SOFTWARE
+            });
+        })
+    };
+    let (shuffled, in_memory) = (one_team(true), one_team(false));
+    for (strategy, engines, mut case) in [
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            plain(524_288, &[Loss, Lse, Softmax, Grad]),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            plain(524_288, &[LogSoftmax]),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            plain(131_072, &[Softmax, LogSoftmax, Predictions]),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            with_options(Kind::Index, 7680),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            with_options(Kind::Dense, 7680),
+        ),
+        (
+            RowPerSubgroup,
+            vec![&shuffled, &in_memory],
+            plain(262_144, &[Loss, Softmax, Grad, Predictions]),
+        ),
+        (
+            RowPerSubgroup,
+            vec![&shuffled, &in_memory],
+            plain(262_144, &[LogSoftmax]),
+        ),
+        (
+            RowPerSubgroup,
+            vec![&shuffled, &in_memory],
+            with_options(Kind::Index, 32_768),
+        ),
+        (
+            RowPerSubgroup,
+            vec![&shuffled, &in_memory],
+            with_options(Kind::Dense, 32_768),
+        ),
+        (
+            RowPerWorkgroup,
+            vec![&shuffled, &in_memory],
+            plain(262_144, &[Loss, Softmax, Grad, Predictions]),
+        ),
+        (
+            RowPerWorkgroup,
+            vec![&shuffled, &in_memory],
+            with_options(Kind::Dense, 32_768),
+        ),
+    ] {
+        // Where the base of a block is guessed, wrongly, and the maximum is in the last slot.
+        let k = case.classes;
+        if case.dtype == Dtype::F32 {
+            for z in &mut case.logits {
+                *z += 1000.0;
+            }
+            case.logits[k - 2] = 1010.0;
+        }
+        let expected = bits(&case.run(engine, Strategy::SplitRow));
+        for engine in engines {
+            let name = format!("{}, {}, {:?}", case.name, strategy.name(), case.wanted);
+            assert_same(&name, &expected, &bits(&case.run(engine, strategy)));
         }
     }
 }
