@@ -388,10 +388,10 @@ impl Pass {
         } = &mut self.variant
         {
             let f32_only = self.options.dtype == Dtype::F32 && !*halves;
-            let pieces = !room || *logits == Access::ReadWrite || !f32_only;
+            let shifts = room && *logits == Access::Read && f32_only;
             *width = match *width {
-                Width::Vectors if whole && (*logits == Access::Read || f32_only) => Width::Vectors,
-                Width::Vectors | Width::Shifted if !pieces => Width::Shifted,
+                Width::Vectors if whole => Width::Vectors,
+                Width::Vectors | Width::Shifted if shifts => Width::Shifted,
                 _ => Width::Words,
             };
         }
@@ -401,8 +401,18 @@ impl Pass {
     /// The same pass for logits that share a buffer with another array.
     #[must_use]
     pub fn pooled(mut self) -> Pass {
-        if let Variant::Row { logits, .. } = &mut self.variant {
+        let f32_only = self.options.dtype == Dtype::F32;
+        if let Variant::Row {
+            logits,
+            width,
+            halves,
+            ..
+        } = &mut self.variant
+        {
             *logits = Access::ReadWrite;
+            if *width == Width::Shifted || !f32_only || *halves {
+                *width = Width::Words;
+            }
         }
         self
     }
