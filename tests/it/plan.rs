@@ -477,7 +477,7 @@ fn plans_are_these() {
             "a denominator",
             loss_grad(9, 10).denominator(Denominator::Number(3.0)),
             WEBGPU,
-            format!("1×1677721: row_per_invocation/index/known/grad 64, {end}"),
+            format!("1×419430: row_per_invocation/shifted/index/known/grad 64, {end}"),
         ),
     ] {
         check(name, problem, device, &expected);
