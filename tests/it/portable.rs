@@ -357,7 +357,8 @@ fn what_is_not_portable_is_refused() {
     let pass = Pass::new(Variant::Reduce, 32, Options::PLAIN);
     let with = |slot: Slot, lines: &str| {
         format!(
-            "@group(0) @binding({}) var<storage, read_write> words: array<u32>;
+            "override DENOMINATOR_KNOWN: bool = false;
+             @group(0) @binding({}) var<storage, read_write> words: array<u32>;
              @compute @workgroup_size(32)
              fn reduce(@builtin(local_invocation_index) local: u32) {{ {lines} }}",
             slot as u32
