@@ -253,18 +253,48 @@ fn plans_are_these() {
             ),
         ),
         (
+            "software, as long as an invocation can loop",
+            Problem::of(32, 262_144).index_labels(-100).want([Wanted::Loss]),
+            SOFTWARE,
+            format!("2×16: {count}, row_per_invocation/vectors/finishes/index 16, reduce 32"),
+        ),
+        (
+            "software, as long as an invocation can write",
+            loss_grad(32, 131_072),
+            SOFTWARE,
+            format!("1×32: {} 16, reduce 32", finishing("row_per_invocation/vectors")),
+        ),
+        (
+            "software, longer",
+            loss_grad(32, 131_073),
+            SOFTWARE,
+            format!("2×31: {shuffled} 16, reduce 32"),
+        ),
+        (
             "software, as long as an invocation can look for predictions",
-            loss_grad(32, 131_072).want([Predictions]),
+            Problem::of(32, 131_072).want([Predictions]),
+            SOFTWARE,
+            "1×32: row_per_invocation/vectors/finishes/known/predictions 16, reduce 32".to_owned(),
+        ),
+        (
+            "software, longer",
+            Problem::of(32, 131_073).want([Predictions]),
+            SOFTWARE,
+            "2×31: row_per_subgroup/shuffle/shifted/finishes/known/predictions 16, reduce 32".to_owned(),
+        ),
+        (
+            "software, as long as an invocation can do both",
+            loss_grad(32, 65_536).want([Predictions]),
             SOFTWARE,
             format!(
-                "1×32: {count}, row_per_invocation/vectors/finishes/index/predictions/grad 16, reduce 32"
+                "1×64: {count}, row_per_invocation/vectors/finishes/index/predictions/grad 16, reduce 32"
             ),
         ),
         (
             "software, longer",
-            loss_grad(32, 131_073).want([Predictions]),
+            loss_grad(32, 65_537).want([Predictions]),
             SOFTWARE,
-            format!("2×31: {count}, row_per_subgroup/shuffle/shifted/finishes/index/predictions/grad 16, reduce 32"),
+            format!("1×63: {count}, row_per_subgroup/shuffle/shifted/finishes/index/predictions/grad 16, reduce 32"),
         ),
         (
             "software, as long as an invocation can loop with options",
@@ -694,6 +724,34 @@ fn plans_with_options_are_these() {
             format!(
                 "1×546: {count}, row_per_subgroup/scaled/shuffle/finishes/index/strided/grad 8, reduce 32"
             ),
+        ),
+        (
+            "software, much padding to be written",
+            loss_grad(32, 10).row_length(131_072, Padding::Masked),
+            SOFTWARE,
+            format!("1×32: {count}, row_per_invocation/shifted/finishes/index/grad/padded 16, reduce 32"),
+        ),
+        (
+            "software, more",
+            loss_grad(32, 10).row_length(131_073, Padding::Masked),
+            SOFTWARE,
+            format!(
+                "2×31: {count}, row_per_subgroup/shuffle/shifted/finishes/index/grad/padded 16, reduce 32"
+            ),
+        ),
+        (
+            "software, yet more",
+            loss_grad(32, 10).row_length(262_145, Padding::Masked),
+            SOFTWARE,
+            format!(
+                "3×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_merge/shifted/finishes/index 16, split_row_apply/shifted/index/grad/padded 64, reduce 32"
+            ),
+        ),
+        (
+            "software, left as it is",
+            loss_grad(32, 10).row_length(262_145, Padding::Kept),
+            SOFTWARE,
+            format!("3×15: {count}, row_per_invocation/shifted/finishes/index/grad 16, reduce 32"),
         ),
         // 48 bytes a row; what lies past the classes is written or left.
         (
@@ -1294,10 +1352,10 @@ fn no_plan_is_an_error_that_says_why() {
             "this device allows 399 bytes of workgroup memory, and at least 400 are needed",
         ),
         (
-            loss_grad(1, 524_289),
+            loss_grad(1, 131_073),
             SOFTWARE,
             invocation,
-            "one row needs 2097156 bytes in what a software driver can loop over, and this device allows 2097152; run it on the CPU, or on a device with larger buffers",
+            "one row needs 524292 bytes in what a software driver can loop over, and this device allows 524288; run it on the CPU, or on a device with larger buffers",
         ),
     ] {
         let error = Plan::with_strategy(&problem.build().unwrap(), &device, strategy);
