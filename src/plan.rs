@@ -6,7 +6,8 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, BLOCK, Curve, Exchange, GradOutput, LANES, LabelInput, Options,
-    PART, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant, Width,
+    PART, ROWS_EACH, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant,
+    Width,
 };
 use crate::problem::{
     Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Upstream, Wanted,
@@ -251,10 +252,8 @@ impl Pass {
                 RowKernel::SplitStates => of(parts(classes), self.team),
                 RowKernel::SplitApply => of(parts(written), WRITERS),
             },
-            Variant::CountLabels
-            | Variant::FinishRows(_)
-            | Variant::MoreRows(_)
-            | Variant::MathTest => of(rows, 1),
+            Variant::CountLabels => of(rows.div_ceil(ROWS_EACH), 1),
+            Variant::FinishRows(_) | Variant::MoreRows(_) | Variant::MathTest => of(rows, 1),
             Variant::RoundDenominator
             | Variant::Reduce
             | Variant::SelfTest
