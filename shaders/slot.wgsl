@@ -43,8 +43,7 @@ fn note_poison() {
     extremes = Extremes();
 }
 
-fn read_bits(row: u32, column: u32, end: u32) -> vec4<u32> {
-    let bits = slot_bits(row, column, end);
+fn noted(bits: vec4<u32>) -> vec4<u32> {
     extremes.signed = max(extremes.signed, bitcast<vec4<i32>>(bits));
     extremes.unsigned = max(extremes.unsigned, bits);
     return bits;

@@ -50,7 +50,7 @@ fn team_block(row: u32, start: u32, end: u32) -> RowState {
     var top = LOWEST;
     for (var group = 0u; group < LANES / TEAM; group += 1u) {
         for (var stripe = 0u; stripe < HELD_STRIPES; stripe += 1u) {
-            let bits = read_bits(row, held_column(start, group, stripe), end);
+            let bits = noted(slot_bits(row, held_column(start, group, stripe), end));
             held[group * STRIPES + stripe] = bits;
             top = max(top, slot_top(slot_of(bits)));
         }

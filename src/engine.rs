@@ -1,6 +1,6 @@
 //! The engine: a device, its queue, and the pipelines made so far.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,8 @@ use crate::kernel::{Access, Strategy, Variant};
 use crate::plan::{DeviceProfile, Pass, Plan};
 use crate::problem::Problem;
 use crate::self_test::Accuracy;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::threads;
 
 /// Which adapter an [`Engine`] takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -148,6 +150,7 @@ pub struct Engine {
     faults: Arc<Mutex<Faults>>,
     pub(crate) accuracy: Accuracy,
     edit: Option<Edit>,
+    shader_checks: bool,
 }
 
 /// Changes the text of a shader before it is compiled.
@@ -176,10 +179,14 @@ impl Engine {
     pub async fn new(choice: &AdapterChoice) -> Result<Engine> {
         let adapter = choose(choice).await?;
         let info = adapter.get_info();
+        let mut features = wgpu::Features::SUBGROUP;
+        if info.device_type == wgpu::DeviceType::Cpu {
+            features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("softxent"),
-                required_features: adapter.features() & wgpu::Features::SUBGROUP,
+                required_features: adapter.features() & features,
                 required_limits: adapter.limits(),
                 ..Default::default()
             })
@@ -227,6 +234,7 @@ impl Engine {
             faults: Arc::default(),
             accuracy: Accuracy::Full,
             edit: None,
+            shader_checks: false,
         }
     }
 
@@ -262,6 +270,17 @@ impl Engine {
         self
     }
 
+    /// Compiles the shaders with the bounds checks and loop counters that wgpu puts into those of which it
+    /// knows nothing. They change no result and cost up to a third of the speed; for those who would rather
+    /// not rely on the proof that they are not needed, which is where shaders are compiled. Forgets all
+    /// pipelines.
+    #[must_use]
+    pub fn with_shader_checks(mut self) -> Engine {
+        locked(&self.pipelines).clear();
+        self.shader_checks = true;
+        self
+    }
+
     /// Compiles other text than the shaders'; for tests that plant bugs. Forgets all pipelines.
     #[doc(hidden)]
     #[must_use]
@@ -292,14 +311,40 @@ impl Engine {
         self.prepare_plan(problem, plan).await
     }
 
-    async fn prepare_plan(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
-        for &pass in plan.count.iter().chain(&plan.passes).chain([&plan.reduce]) {
-            self.pipeline(pass).await?;
-        }
+    /// Makes what pipelines a plan lacks.
+    pub(crate) async fn prepare_plan(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
+        let passes = plan.count.iter().chain(&plan.passes).chain([&plan.reduce]);
+        self.make_pipelines(passes.copied().collect()).await?;
         Ok(Prepared {
             problem: problem.clone(),
             plan,
         })
+    }
+
+    /// Makes what pipelines are missing, side by side where there are threads.
+    pub(crate) async fn make_pipelines(&self, mut passes: Vec<Pass>) -> Result<()> {
+        {
+            let made = locked(&self.pipelines);
+            let mut seen = HashSet::new();
+            passes.retain(|pass| !made.contains_key(pass) && seen.insert(*pass));
+        }
+        #[cfg(target_arch = "wasm32")]
+        for pass in passes {
+            self.pipeline(pass).await?;
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let failure = Mutex::new(None);
+            threads::in_parallel(threads::available(), passes, |pass| {
+                if let Err(error) = pollster::block_on(self.pipeline(pass)) {
+                    locked(&failure).get_or_insert(error);
+                }
+            });
+            if let Some(error) = locked(&failure).take() {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn pipeline(&self, pass: Pass) -> Result<Arc<Pipeline>> {
@@ -311,9 +356,11 @@ impl Engine {
         if let Some(edit) = &self.edit {
             text = edit(pass.variant, text);
         }
+        // Of edited text nothing is proven.
+        let checked = self.shader_checks || self.edit.is_some();
         let made = self
             .guarded(&format!("the pipeline {label}"), 0, |device| {
-                make_pipeline(device, pass, &label, text)
+                make_pipeline(device, pass, &label, text, checked)
             })
             .await?;
         let mut pipelines = locked(&self.pipelines);
@@ -343,8 +390,7 @@ impl Engine {
         };
         let no_memory = memory.await.is_some();
         if no_memory || refused.is_some() {
-            // A device that is gone refuses everything, and says why only when it is polled.
-            let _ = self.device.poll(wgpu::PollType::Poll);
+            self.notice_loss();
         }
         self.alive()?;
         if no_memory {
@@ -361,6 +407,11 @@ impl Engine {
             }),
             None => Ok(value),
         }
+    }
+
+    /// A device that is gone refuses everything, and says why only when it is polled.
+    pub(crate) fn notice_loss(&self) {
+        let _ = self.device.poll(wgpu::PollType::Poll);
     }
 
     /// Fails where the device is known to be gone or to have failed behind our back.
@@ -381,7 +432,13 @@ impl Engine {
     }
 }
 
-fn make_pipeline(device: &wgpu::Device, pass: Pass, label: &str, text: String) -> Pipeline {
+fn make_pipeline(
+    device: &wgpu::Device,
+    pass: Pass,
+    label: &str,
+    text: String,
+    checked: bool,
+) -> Pipeline {
     let entries: Vec<wgpu::BindGroupLayoutEntry> = pass
         .variant
         .slots()
@@ -414,9 +471,23 @@ fn make_pipeline(device: &wgpu::Device, pass: Pass, label: &str, text: String) -
         label: Some(label),
         source: wgpu::ShaderSource::Wgsl(text.into()),
     };
-    let module = if std::env::var_os("LAB_CHECKED").is_some() {
+    let module = if checked {
         device.create_shader_module(source)
     } else {
+        // SAFETY: without checks a shader must not reach beyond what is bound, and must end.
+        // Arrays: `Prepared::bind` refuses ranges smaller than `Problem::size_of` says and binds exactly
+        // those, or scratch of the size that the plan asks for. A kernel that works on a row has
+        // row < params.rows, by an early return or by `min`, and columns below the row's length, by its
+        // loop's end, `min` or `select`, so that `element` is below rows · row_length; arrays with an
+        // entry a row are indexed by the row, those with an entry a class by min(column, classes − 1).
+        // A vector of four is read where rows are whole vectors, or where the binding was made longer,
+        // up to the vector of the row's last class. States have a place for each row and part.
+        // Labels come from the device and are compared with the number of classes before they index.
+        // Private and workgroup arrays are indexed by constants, by numbers of invocations, and by the
+        // height of the pile, the number of bits of the number of blocks.
+        // Ends: every loop counts up to a number from the parameters, or halves or doubles a number; the
+        // carry of an exact sum meets a limb that is not full, since 2^32 terms fit.
+        // The cost of the checks on llvmpipe is in `benches/results`: a quarter of the speed.
         unsafe {
             device.create_shader_module_trusted(source, wgpu::ShaderRuntimeChecks::unchecked())
         }

@@ -186,8 +186,10 @@ impl Curve {
 pub enum Width {
     /// One: any rows, anywhere.
     Words,
-    /// Four: f32 rows that begin and end where a vector of four does.
+    /// Four: rows that begin and end where a vector of four words does. Outputs in 16 bits two at a time.
     Vectors,
+    /// Four logits, out of which those of a slot are cut, and one output: f32 rows anywhere.
+    Shifted,
 }
 
 /// What a row sums up.
@@ -325,7 +327,7 @@ pub enum Variant {
         /// [`Access::ReadWrite`] where the logits share a buffer with another array, or the gradient
         /// goes over them.
         logits: Access,
-        /// How logits and outputs are read and written, unless outputs are stored in 16 bits.
+        /// How logits and outputs are read and written.
         width: Width,
         /// Whether outputs are stored in 16 bits.
         halves: bool,
@@ -626,8 +628,16 @@ impl Variant {
                             for (width, halves) in [
                                 (Width::Words, false),
                                 (Width::Vectors, false),
+                                (Width::Shifted, false),
                                 (Width::Words, true),
+                                (Width::Vectors, true),
                             ] {
+                                // What is written piece by piece is read so.
+                                let pieces =
+                                    width == Width::Shifted || (width == Width::Vectors && halves);
+                                if pieces && logits == Access::ReadWrite {
+                                    continue;
+                                }
                                 for finishes in [false, true] {
                                     if (halves && !kernel.writes())
                                         || (finishes && !kernel.can_finish())
@@ -695,21 +705,23 @@ impl Variant {
                     match width {
                         Width::Words => shader!("logits/words"),
                         Width::Vectors => shader!("logits/vectors"),
+                        Width::Shifted => shader!("logits/shifted"),
                     },
                     match (logits, width, halves) {
                         (Access::ReadWrite, Width::Words, true) => {
                             shader!("logits/read_write_halves")
                         }
                         (Access::ReadWrite, Width::Words, false) => shader!("logits/read_write"),
-                        (Access::ReadWrite, Width::Vectors, _) => {
+                        (Access::ReadWrite, Width::Vectors | Width::Shifted, _) => {
                             shader!("logits/read_write_vectors")
                         }
                         (_, Width::Words, _) => shader!("logits/read"),
-                        (_, Width::Vectors, _) => shader!("logits/read_vectors"),
+                        (_, Width::Vectors | Width::Shifted, _) => shader!("logits/read_vectors"),
                     },
                     match (width, halves) {
+                        (Width::Vectors, true) => shader!("outputs/half_vectors"),
                         (_, true) => shader!("outputs/halves"),
-                        (Width::Words, false) => shader!("outputs/words"),
+                        (Width::Words | Width::Shifted, false) => shader!("outputs/words"),
                         (Width::Vectors, false) => shader!("outputs/vectors"),
                     },
                     match sums {
@@ -723,6 +735,9 @@ impl Variant {
                     shader!("slot"),
                     shader!("row"),
                 ]);
+                if width != Width::Shifted {
+                    parts.push(shader!("logits/apart"));
+                }
                 if !finishes || !kernel.is_whole() {
                     parts.push(shader!("states"));
                 }
@@ -891,9 +906,11 @@ impl fmt::Display for Variant {
             if *logits == Access::ReadWrite {
                 f.write_str("/pooled")?;
             }
-            if *width == Width::Vectors {
-                f.write_str("/vectors")?;
-            }
+            f.write_str(match width {
+                Width::Words => "",
+                Width::Vectors => "/vectors",
+                Width::Shifted => "/shifted",
+            })?;
             if *halves {
                 f.write_str("/halves")?;
             }

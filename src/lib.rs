@@ -34,7 +34,7 @@
 //! kernel              variant → WGSL text, bindings, parameters (pure)
 //! engine              device and queue, pipelines, self-test
 //! record, transfer    dispatches into an encoder; buffers and the way back
-//! run                 slices in, results out, chunk by chunk
+//! run, stream         slices in, results out, chunk by chunk, several at once
 //! reference           the same in f64 on the processor; shares no arithmetic with the shaders
 //! ```
 //!
@@ -102,6 +102,8 @@ mod record;
 pub mod reference;
 mod run;
 mod self_test;
+mod stream;
+mod threads;
 mod transfer;
 
 pub use engine::{AdapterChoice, Engine, Prepared, adapters};

@@ -12,9 +12,11 @@ use crate::problem::{
     Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Upstream, Wanted,
 };
 
-/// Logits of one chunk of a host call, in bytes: enough to keep a device busy, small enough that
-/// the device's copies of a chunk never matter beside the batch.
-const CHUNK_BYTES: u64 = 64 << 20;
+/// Logits of one chunk of a host call, in bytes: enough to keep a device busy, small enough that the
+/// first chunk's way in and the last one's way out, which nothing goes on beside, are short, and that
+/// the memory of two chunks never matters. On the software driver 4 to 16 MiB are equally fast, 64 MiB
+/// take a fifth longer.
+const CHUNK_BYTES: u64 = 16 << 20;
 /// Invocations of a workgroup that counts labels or finishes rows, one each: two subgroups of the widest
 /// kind. By reasoning, not measured.
 const WORKGROUP: u32 = 64;
@@ -44,7 +46,7 @@ pub struct Tuning {
     pub row_workgroup: u32,
     /// Invocations of a workgroup that writes parts of split rows; [`WRITERS`] at least.
     pub writers_workgroup: u32,
-    /// Whether f32 rows that begin and end where a vector of four does are read and written by vectors.
+    /// Whether rows are read and written by vectors of four words, where they may be: see [`Width`].
     pub vectors: bool,
     /// Whether the loops of a kernel fit its rows, and a row that fits into a kernel stays in it from
     /// its state to its outputs.
@@ -378,11 +380,25 @@ impl Pass {
         self
     }
 
-    /// The same pass for arrays that do not begin where a vector does.
+    /// The same pass for arrays that may not begin where a vector does, `whole` saying whether all do,
+    /// and for logits whose last vector is not theirs as a whole, `room` saying whether there is room
+    /// for it.
     #[must_use]
-    pub fn narrow(mut self) -> Pass {
-        if let Variant::Row { width, .. } = &mut self.variant {
-            *width = Width::Words;
+    pub fn placed(mut self, whole: bool, room: bool) -> Pass {
+        if let Variant::Row {
+            width,
+            logits,
+            halves,
+            ..
+        } = &mut self.variant
+        {
+            let f32_only = self.options.dtype == Dtype::F32 && !*halves;
+            let shifts = room && *logits == Access::Read && f32_only;
+            *width = match *width {
+                Width::Vectors if whole => Width::Vectors,
+                Width::Vectors | Width::Shifted if shifts => Width::Shifted,
+                _ => Width::Words,
+            };
         }
         self
     }
@@ -390,8 +406,18 @@ impl Pass {
     /// The same pass for logits that share a buffer with another array.
     #[must_use]
     pub fn pooled(mut self) -> Pass {
-        if let Variant::Row { logits, .. } = &mut self.variant {
+        let f32_only = self.options.dtype == Dtype::F32;
+        if let Variant::Row {
+            logits,
+            width,
+            halves,
+            ..
+        } = &mut self.variant
+        {
             *logits = Access::ReadWrite;
+            if *width == Width::Shifted || !f32_only || *halves {
+                *width = Width::Words;
+            }
         }
         self
     }
@@ -597,6 +623,18 @@ impl Plan {
         })
     }
 
+    /// The same plan where the host knows how many rows are not ignored.
+    #[must_use]
+    pub(crate) fn counted_by_host(mut self, problem: &Problem) -> Plan {
+        if !problem.sums_weights() {
+            self.count.clear();
+            for pass in &mut self.passes {
+                *pass = pass.known();
+            }
+        }
+        self
+    }
+
     /// Words of [`Slot::States`] for so many rows.
     pub(crate) fn state_words(&self, rows: u64) -> u64 {
         let slots = self.passes.iter().flat_map(|pass| pass.variant.slots());
@@ -753,12 +791,11 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
             options.smoothed || matches!(options.labels, LabelInput::Dense | LabelInput::Vector);
         let padded = writes_padding(problem) && options.writes();
         let halves = problem.dtype_out() != Dtype::F32 && options.writes();
-        let vectors = tuning.vectors
-            && problem.dtype() == Dtype::F32
-            && !halves
-            && problem.inner() == 1
-            && problem.classes().is_multiple_of(SLOT)
-            && problem.row_length().is_multiple_of(SLOT);
+        let vector = in_vector(problem.dtype());
+        let whole =
+            problem.classes().is_multiple_of(vector) && problem.row_length().is_multiple_of(vector);
+        let f32_only = problem.dtype() == Dtype::F32 && !halves;
+        let over_logits = options.grad == GradOutput::OverLogits;
         let team = match (exchange, device.subgroup) {
             (Exchange::Shuffle, Some(size)) => size.min(LANES as u32),
             _ => LANES as u32,
@@ -791,10 +828,11 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
                     GradOutput::OverLogits => Access::ReadWrite,
                     GradOutput::None | GradOutput::Own => Access::Read,
                 },
-                width: if vectors {
-                    Width::Vectors
-                } else {
-                    Width::Words
+                width: match problem.inner() {
+                    _ if !tuning.vectors => Width::Words,
+                    1 if whole && (!over_logits || f32_only) => Width::Vectors,
+                    1 if !over_logits && f32_only => Width::Shifted,
+                    _ => Width::Words,
                 },
                 halves,
                 finishes: device.fuses() && kernel.can_finish(),
@@ -931,6 +969,11 @@ fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy)
     let dispatch = u64::from(device.max_workgroups).pow(2);
     let rows = group * fits.min(dispatch / group).max(1);
     Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+}
+
+/// Numbers of a vector of four words.
+pub(crate) fn in_vector(dtype: Dtype) -> usize {
+    16 / dtype.size()
 }
 
 /// Workgroups in two dimensions that make at least `groups`, where one dimension has at most `most`.

@@ -7,8 +7,9 @@ use crate::engine::{Engine, Pipeline, Prepared};
 use crate::error::{Error, Result};
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
-    EMPTY_IS_ZERO, NOT_WANTED, Params, SLOT, STATUS_WORDS, Slot, status,
+    EMPTY_IS_ZERO, NOT_WANTED, Params, SLOT, STATUS_WORDS, Slot, Variant, Width, status,
 };
+use crate::plan::in_vector;
 use crate::plan::{DeviceProfile, Plan};
 use crate::problem::{
     Denominator, Dtype, EmptyMean, LabelKind, Problem, Reduction, Upstream, Wanted,
@@ -502,10 +503,26 @@ impl Prepared {
             };
             let pooled = bindings.iter().any(of_logits);
             let pass = if pooled { pass.pooled() } else { *pass };
-            let whole = [Slot::Logits, Slot::Softmax, Slot::LogSoftmax, Slot::Grad]
+            let whole = [Slot::Softmax, Slot::LogSoftmax, Slot::Grad]
                 .into_iter()
-                .all(|slot| start(slot).is_multiple_of(SLOT as u32));
-            let pass = if whole { pass } else { pass.narrow() };
+                .all(|slot| start(slot).is_multiple_of(SLOT as u32))
+                && start(Slot::Logits).is_multiple_of(in_vector(problem.dtype()) as u32);
+            let room = whole_vectors(range(Slot::Logits), alignment, engine);
+            let pass = pass.placed(whole, room.is_some());
+            if let (
+                Variant::Row {
+                    width: Width::Shifted,
+                    ..
+                },
+                Some(size),
+            ) = (pass.variant, room)
+            {
+                for (slot, binding) in &mut bindings {
+                    if *slot == Slot::Logits {
+                        binding.size = wgpu::BufferSize::new(size);
+                    }
+                }
+            }
             let in_buffer = denominator_flags & DENOMINATOR_IN_BUFFER != 0;
             let pass = if in_buffer { pass } else { pass.known() };
             steps.push((engine.pipeline(pass).await?, bindings));
@@ -605,6 +622,14 @@ fn binding<'a>(
         offset: range.offset - lead,
         size: wgpu::BufferSize::new(size),
     })
+}
+
+/// The size of the binding of the logits in whole vectors of four, if the buffer goes on for so long.
+fn whole_vectors(logits: BufferRange<'_>, alignment: u64, engine: &Engine) -> Option<u64> {
+    let lead = logits.offset % alignment;
+    let size = (lead + logits.size).next_multiple_of(4 * SLOT as u64);
+    let fits = logits.offset - lead + size <= logits.buffer.size();
+    (fits && size <= engine.profile().max_binding).then_some(size)
 }
 
 type Bindings<'a> = Vec<(Slot, wgpu::BufferBinding<'a>)>;

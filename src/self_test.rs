@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::kernel::{LANES, Options, Params, Slot, Variant};
-use crate::plan::Pass;
+use crate::plan::{Pass, Plan};
 use crate::problem::{Batch, Problem, Wanted};
 
 /// How far the results of an engine can be trusted.
@@ -55,6 +55,27 @@ const fn probe(check: &'static str, expected: u32, ulps: u32, vital: bool) -> Pr
     }
 }
 
+/// The pass that gives [`PROBES`].
+fn probes_pass() -> Pass {
+    Pass::new(Variant::SelfTest, 32, Options::PLAIN)
+}
+
+/// The pass in which the members of a team ask each other for their places.
+fn shuffle_pass(subgroup: u32) -> Pass {
+    Pass {
+        team: subgroup.min(LANES as u32),
+        ..Pass::new(Variant::ShuffleTest, 64, Options::PLAIN)
+    }
+}
+
+/// One row with all that a naive kernel gets wrong.
+fn known_problem() -> Result<Problem> {
+    Problem::of(1, 4)
+        .index_labels(-100)
+        .want([Wanted::Loss, Wanted::Grad, Wanted::Predictions])
+        .build()
+}
+
 impl Engine {
     /// Computes known answers and compares: sums that need exact rounding errors, NaN and infinity,
     /// a tree across a workgroup, and a row with its loss, gradient and prediction. [`Engine::new`]
@@ -65,6 +86,7 @@ impl Engine {
     /// [`Error::SelfTest`] where results would be wrong, and device faults. Where they would only be
     /// less accurate, that is the result.
     pub async fn self_test(&mut self) -> Result<Accuracy> {
+        self.make_pipelines(self.self_test_passes()?).await?;
         if let Some(size) = self.profile.subgroup {
             if !self.shuffles_between_neighbours(size).await? {
                 self.profile.subgroup = None;
@@ -89,14 +111,20 @@ impl Engine {
         Ok(accuracy)
     }
 
+    /// All passes of the self-test, if shuffles pass it: their pipelines are made together.
+    fn self_test_passes(&self) -> Result<Vec<Pass>> {
+        let shuffles = self.profile.subgroup.map(shuffle_pass);
+        let problem = known_problem()?;
+        let plan = Plan::new(&problem, &self.profile)?.counted_by_host(&problem);
+        let passes = plan.passes.into_iter().chain([plan.reduce]);
+        let passes = passes.chain(shuffles);
+        Ok(passes.chain([probes_pass()]).collect())
+    }
+
     /// Whether a shuffle reaches the invocation that the kernels take for its partner.
     async fn shuffles_between_neighbours(&self, subgroup: u32) -> Result<bool> {
-        let team = subgroup.min(LANES as u32);
-        let pass = Pass {
-            team,
-            ..Pass::new(Variant::ShuffleTest, 64, Options::PLAIN)
-        };
-        let rounds = team.ilog2();
+        let pass = shuffle_pass(subgroup);
+        let rounds = pass.team.ilog2();
         let words = self.probe(pass, Params::default(), 64 * rounds).await?;
         let partners = (0..rounds).flat_map(|round| (0..64).map(move |local| local ^ (1 << round)));
         Ok(words.into_iter().eq(partners))
@@ -112,8 +140,7 @@ impl Engine {
     }
 
     async fn probe_words(&self) -> Result<Vec<u32>> {
-        let pass = Pass::new(Variant::SelfTest, 32, Options::PLAIN);
-        self.probe(pass, Params::default(), PROBES.len() as u32)
+        self.probe(probes_pass(), Params::default(), PROBES.len() as u32)
             .await
     }
 
@@ -226,10 +253,7 @@ impl Engine {
 
     /// The row (−1, 20, −∞, 2) with the label 1, whose loss a naive kernel gives as 0.
     async fn known_row(&self, accuracy: Accuracy) -> Result<()> {
-        let problem = Problem::of(1, 4)
-            .index_labels(-100)
-            .want([Wanted::Loss, Wanted::Grad, Wanted::Predictions])
-            .build()?;
+        let problem = known_problem()?;
         let batch = Batch::of(&[-1.0, 20.0, f32::NEG_INFINITY, 2.0]).index(&[1]);
         let results = self.run(&problem, &batch).await?;
         // s = e^−21 + e^−18, to double precision.

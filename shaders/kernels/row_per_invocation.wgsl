@@ -17,8 +17,9 @@ var<private> held: array<vec4<u32>, LANES>;
 
 fn read_stripe(row: u32, start: u32, end: u32) -> f32 {
     var top = LOWEST;
+    var window = window_at(row, start, end);
     for (var v = 0u; v < SLOTS; v += 1u) {
-        held[v] = read_bits(row, start + SLOT * v, end);
+        held[v] = noted(next_bits(&window, row, start + SLOT * v, end));
         top = max(top, slot_top(slot_of(held[v])));
     }
     return top;
@@ -117,9 +118,10 @@ fn row_per_invocation(
             }
         } else {
             for (var stripe = 0u; stripe < written_columns(); stripe += STRIPE) {
+                var window = window_at(row, stripe, params.classes);
                 for (var v = 0u; v < LANES; v += 1u) {
                     let column = stripe + SLOT * v;
-                    write_slot(row, column, slot_bits(row, column, params.classes), done);
+                    write_slot(row, column, next_bits(&window, row, column, params.classes), done);
                 }
             }
         }

@@ -5,6 +5,14 @@ const F16 = 1u;
 const BF16 = 2u;
 override DTYPE: u32 = 0u;
 
+// The bits of a number stored in the low 16 of these.
+fn widened(half: u32) -> u32 {
+    if DTYPE == BF16 {
+        return half << 16u;
+    }
+    return f32_from_f16(half & 0xffffu);
+}
+
 // What columns past the end read as: masked, or a softmax of 0.
 fn absent_bits() -> u32 {
     return select(MINUS_INF, 0u, FROM_SOFTMAX);

@@ -5,11 +5,7 @@ fn logit_bits(element: u32) -> u32 {
     if DTYPE == F32 {
         return logit_word(at);
     }
-    let half = (logit_word(at / 2u) >> (16u * (at % 2u))) & 0xffffu;
-    if DTYPE == BF16 {
-        return half << 16u;
-    }
-    return f32_from_f16(half);
+    return widened(logit_word(at / 2u) >> (16u * (at % 2u)));
 }
 
 // The bits of four columns, those from `end` on being absent. The row is one of the batch.

@@ -88,8 +88,8 @@ are computed and on the disk.
 The keys of --json: loss and z_loss (a number, \"NaN\", \"Infinity\", \"-Infinity\" or null), rows, \
 valid_rows (not ignored), bad_rows (NaN), classes, axis, dtype, correct, denominator, device (\"gpu\" or \"cpu\"), adapter, driver, \
 software (whether the driver computes on the processor), accuracy (\"full\", or \"reduced\" where the driver \
-rearranges floating-point sums), strategy, seconds (setup, upload, kernels, \
-download; total with the files), version.
+rearranges floating-point sums), strategy, seconds (setup, upload, waiting \
+for the device, download; total with the files), version.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
 

@@ -69,7 +69,7 @@ enum Divisor {
 struct Seconds {
     setup: f64,
     upload: f64,
-    kernels: f64,
+    waiting: f64,
     download: f64,
     total: f64,
 }
@@ -119,7 +119,7 @@ impl Report {
             seconds: Seconds {
                 setup: times.setup.as_secs_f64(),
                 upload: times.upload.as_secs_f64(),
-                kernels: times.kernels.as_secs_f64(),
+                waiting: times.waiting.as_secs_f64(),
                 download: times.download.as_secs_f64(),
                 total: total.as_secs_f64(),
             },
@@ -224,12 +224,12 @@ impl Report {
 
 impl Seconds {
     fn in_words(&self) -> String {
-        let (total, kernels) = (duration(self.total), duration(self.kernels));
+        let (total, waiting) = (duration(self.total), duration(self.waiting));
         if self.setup == 0.0 {
-            return format!("{total}, of which {kernels} computing");
+            return format!("{total}, of which {waiting} computing");
         }
         format!(
-            "{total}: setup {}, upload {}, kernels {kernels}, download {}",
+            "{total}: setup {}, upload {}, waiting for the device {waiting}, download {}",
             duration(self.setup),
             duration(self.upload),
             duration(self.download)

@@ -267,3 +267,32 @@ fn rows_without_labels_agree_with_the_oracle() {
     }
     report(&format!("no labels, off at most by\n{worst}"));
 }
+
+/// The proof that shaders need no checks is in `src/engine.rs`; this is what it comes to.
+#[test]
+fn checks_in_shaders_change_no_bit() {
+    let engine = gpu!();
+    let [bare, checked] = [sibling(engine), sibling(engine).with_shader_checks()];
+    let mut compared = 0;
+    for (turn, (rows, classes)) in [(33, 3), (9, 100), (5, 257), (3, 1000), (2, 5001)]
+        .into_iter()
+        .enumerate()
+    {
+        let plain = generate(Shape::Normal, Kind::Index, rows, classes);
+        // Shaders with options take their time to compile.
+        let cases = match turn {
+            2 => vec![plain.clone(), with_options(plain, turn)],
+            _ => vec![plain],
+        };
+        for case in cases {
+            for strategy in case.kernels(&bare) {
+                let [one, other] =
+                    [&bare, &checked].map(|engine| bits(&case.run(engine, strategy)));
+                let what = format!("{}, {}", case.name, strategy.name());
+                same_bits(&what, &one, &other).unwrap_or_else(|why| panic!("{why}"));
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 24, "{compared} runs compared");
+}

@@ -287,7 +287,7 @@ fn json_keys() {
         assert_eq!(report["accuracy"], "full");
         assert_eq!(
             keys(&report["seconds"]),
-            "download kernels setup total upload"
+            "download setup total upload waiting"
         );
         assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(

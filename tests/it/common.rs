@@ -51,7 +51,7 @@ pub fn engine(test: &str) -> Option<&'static Engine> {
     }
     Some(
         ENGINE.get_or_init(|| match Engine::new_blocking(&AdapterChoice::Auto) {
-            Ok(engine) => engine,
+            Ok(engine) => with_checks(engine),
             Err(error) => panic!("{error} (SOFTXENT_SKIP_GPU=1 skips the tests that need a GPU)"),
         }),
     )
@@ -70,7 +70,18 @@ pub(crate) use gpu;
 
 /// Another engine on the device of this one, with pipelines of its own and no self-test.
 pub fn sibling(engine: &Engine) -> Engine {
-    Engine::from_device(engine.device().clone(), engine.queue().clone())
+    with_checks(Engine::from_device(
+        engine.device().clone(),
+        engine.queue().clone(),
+    ))
+}
+
+/// With the checks in shaders, if `SOFTXENT_SHADER_CHECKS` asks for all tests with them.
+fn with_checks(engine: Engine) -> Engine {
+    match set("SOFTXENT_SHADER_CHECKS") {
+        true => engine.with_shader_checks(),
+        false => engine,
+    }
 }
 
 /// The same with limits as tests want them.

@@ -1,10 +1,12 @@
 //! Devices that are chosen, lost, or compute something else: typed errors, no panic, no hang.
 
+use std::time::Duration;
+
 use softxent::{Accuracy, AdapterChoice, Engine, Error, MathFunction, Strategy, adapters};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::checks::ONE_PASS;
-use crate::common::{gpu, limited, sibling, small};
+use crate::common::{gpu, limited, report, sibling, small};
 
 #[test]
 fn adapters_are_chosen_by_place_or_by_a_part_of_the_name() {
@@ -143,6 +145,48 @@ fn a_lost_borrowed_device_is_an_error() {
     owner.device().destroy();
     let lost = case.try_run(&guest, Strategy::RowPerInvocation);
     assert!(lost.is_err(), "{lost:?}");
+}
+
+/// A device that is lost while chunks are on their way to it and back: an error or the whole result, and
+/// neither a panic nor a wait without end. With handlers of ours, and without.
+#[test]
+fn a_device_lost_between_chunks_is_an_error() {
+    let engine = gpu!();
+    let case = generate(Shape::Normal, Kind::Index, 400, 1100).want(ONE_PASS);
+    let kernel = Strategy::RowPerInvocation;
+    let expected = case.run(engine, kernel);
+    let (mut lost, mut done) = (0, 0);
+    for turn in 0..12 {
+        let owner = Engine::new_blocking(&AdapterChoice::Auto).unwrap();
+        let (mut profile, device) = (owner.profile().clone(), owner.device().clone());
+        profile.software = turn % 2 == 0;
+        profile.max_binding = 8192 + u64::from(profile.offset_alignment);
+        let doomed = match turn % 4 < 2 {
+            true => owner.with_profile(profile),
+            false => sibling(&owner).with_profile(profile),
+        };
+        // The pipelines are there; 400 chunks take some tenths of a second.
+        let few = case.select(&[0, 1, 2]);
+        few.run(&doomed, kernel);
+        let result = std::thread::scope(|scope| {
+            let running = scope.spawn(|| case.try_run(&doomed, kernel));
+            std::thread::sleep(Duration::from_millis(2 * turn * turn));
+            device.destroy();
+            running.join().expect("no panic")
+        });
+        match result {
+            Ok(found) => {
+                assert_eq!(found, expected);
+                done += 1;
+            }
+            Err(Error::DeviceLost { .. } | Error::Driver { .. }) => lost += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    report(&format!(
+        "destroyed between chunks: {lost} errors, {done} results"
+    ));
+    assert!(lost > 0);
 }
 
 /// A driver that miscomputes, as the shaders' text: what the self-test says of it.

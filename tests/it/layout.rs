@@ -68,10 +68,11 @@ impl Parsed {
 #[test]
 fn there_are_as_many_variants_as_the_house_allows() {
     let ids: BTreeSet<String> = Variant::all().iter().map(ToString::to_string).collect();
-    // Two kinds of sums; logits read only or written too; one word at a time, four, or, where there are
-    // outputs, halves; and whether rows are finished. One kernel without teams and two with them, in
-    // memory and by shuffles; of split rows the states by either, their merge, the outputs.
-    let (bare, writes) = (2 * 2 * 2, 2 * 2 * 3);
+    // Two kinds of sums; logits and outputs by words, vectors, vectors in halves, or in words though
+    // logits are shifted, of which the last two leave logits alone; and whether rows are finished. One
+    // kernel without teams and two with them, in memory and by shuffles; of split rows the states by
+    // either, their merge, the outputs.
+    let (bare, writes) = (2 * (2 + 2 + 1), 2 * (2 + 2 + 1 + 2 + 1));
     let rows = (1 + 2 * 2) * writes * 2 + 2 * bare + bare * 2 + writes;
     // Three ways from x to z.
     assert_eq!(Variant::all().len(), 6 + 3 * (2 + rows));

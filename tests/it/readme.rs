@@ -2,6 +2,8 @@
 //!
 //! `SOFTXENT_BLESS=1 cargo test --release --test it readme` writes them anew.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde_json::Value;
 
 use crate::common::set;
@@ -9,6 +11,14 @@ use crate::common::set;
 /// What `softxent check --exhaustive --json` said.
 const CHECK: &str = "benches/results/2026-11-25_llvmpipe_check.json";
 const BEGIN: &str = "<!-- Made from the results of `softxent check` by tests/it/readme.rs -->\n";
+/// What `benches/peers` said.
+const PEERS: &str = "benches/results/2026-11-25_llvmpipe_peers.csv";
+const BEGIN_RATIOS: &str =
+    "<!-- Made from the results of `benches/peers` by tests/it/readme.rs -->\n";
+/// What `softxent bench --csv` said.
+const KERNELS: &str = "benches/results/2026-11-25_llvmpipe_kernels.csv";
+const BEGIN_RATES: &str =
+    "<!-- Made from the results of `softxent bench` by tests/it/readme.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn path(name: &str) -> String {
@@ -121,22 +131,211 @@ fn table(file: &str) -> String {
     lines.into_iter().map(indented).collect()
 }
 
-#[test]
-fn the_accuracy_table_of_the_readme() {
+/// A CSV whose lines of comment begin with #: the first of these, and the other lines by column.
+struct Csv {
+    comment: String,
+    lines: Vec<HashMap<String, String>>,
+}
+
+impl Csv {
+    fn read(file: &str) -> Csv {
+        let text = read(file);
+        let (comments, lines): (Vec<_>, Vec<_>) =
+            text.lines().partition(|line| line.starts_with('#'));
+        let mut cells = lines.into_iter().map(cells_of);
+        let names = cells.next().unwrap_or_else(|| panic!("{file}: no columns"));
+        let by_name = |cells: Vec<String>| {
+            assert_eq!(cells.len(), names.len(), "{file}: {cells:?}");
+            names.iter().cloned().zip(cells).collect()
+        };
+        Csv {
+            comment: comments[0].trim_start_matches(['#', ' ']).to_owned(),
+            lines: cells.map(by_name).collect(),
+        }
+    }
+
+    /// The numbers of a column, each once, in order.
+    fn numbers(&self, column: &str) -> Vec<usize> {
+        let number = |line: &HashMap<String, String>| line[column].parse().unwrap();
+        let all: BTreeSet<usize> = self.lines.iter().map(number).collect();
+        all.into_iter().collect()
+    }
+}
+
+/// The cells of a line, in which quotes hold commas together.
+fn cells_of(line: &str) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    let mut quoted = false;
+    for letter in line.chars() {
+        match letter {
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(String::new()),
+            other => cells.last_mut().unwrap().push(other),
+        }
+    }
+    cells
+}
+
+/// Two digits, or all before the point.
+fn short(value: f64) -> String {
+    let places = (1.0 - value.abs().log10().floor()).max(0.0) as usize;
+    format!("{value:.places$}")
+}
+
+/// 2^20 as 2²⁰.
+fn power_of_two(number: usize) -> String {
+    let digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+    let raised = |digit: char| digits.chars().nth(digit as usize - '0' as usize).unwrap();
+    let exponent = (number as f64).log2().round().to_string();
+    format!("2{}", exponent.chars().map(raised).collect::<String>())
+}
+
+/// How many times as fast as others softxent is.
+fn ratios(file: &str) -> String {
+    let csv = Csv::read(file);
+    // The size that was asked for; as many rows as it holds.
+    let size = |line: &HashMap<String, String>| {
+        let elements: f64 = line["elements"].parse().unwrap();
+        elements.log2().round() as u32
+    };
+    let sizes: BTreeSet<u32> = csv.lines.iter().map(size).collect();
+    let mut head = "| classes |".to_owned();
+    for name in ["PyTorch", "burn"] {
+        for size in &sizes {
+            head += &format!(" {name}, {} |", power_of_two(1 << size));
+        }
+    }
+    let mut lines = vec![head, format!("|---|{}", "---|".repeat(2 * sizes.len()))];
+    let mut all: [Vec<f64>; 2] = Default::default();
+    let mut wrong = false;
+    for classes in csv.numbers("classes") {
+        let mut text = format!("| {classes} |");
+        for (name, all) in ["torch", "burn"].into_iter().zip(&mut all) {
+            for of in &sizes {
+                let here = |line: &&HashMap<String, String>| {
+                    line["classes"] == classes.to_string() && size(line) == *of
+                };
+                let line = csv.lines.iter().find(here);
+                let ratio =
+                    line.and_then(|line| line[&format!("softxent_over_{name}")].parse().ok());
+                text += &match (ratio, line) {
+                    (Some(ratio), Some(line)) => {
+                        all.push(ratio);
+                        let mark = !line[&format!("{name}_is_wrong")].is_empty();
+                        wrong |= mark;
+                        format!(" {}{} |", short(ratio), if mark { " ¹" } else { "" })
+                    }
+                    _ => " – |".to_owned(),
+                };
+            }
+        }
+        lines.push(text);
+    }
+    lines.push(String::new());
+    for (name, ratios) in ["PyTorch", "burn"].into_iter().zip(&all) {
+        let count = |least: f64| ratios.iter().filter(|&&ratio| ratio >= least).count();
+        let mean = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64;
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        lines.push(format!(
+            "{name}: {} times as fast in the geometric mean, {} at least; of {} shapes {} at 0.5 and more, \
+             {} at 1, {} at 10.  ",
+            short(mean.exp()),
+            short(least),
+            ratios.len(),
+            count(0.5),
+            count(1.0),
+            count(10.0),
+        ));
+    }
+    if wrong {
+        lines.push(
+            "¹ burn's loss is wrong there: its sums end after 262132 numbers on this adapter.  "
+                .to_owned(),
+        );
+    }
+    let first = &csv.lines[0];
+    lines.push(format!(
+        "– a batch that burn cannot allocate. <sub>{}, {}, {} cores; PyTorch {}, burn {}; {}, in \
+         `benches/peers`; all of it: [{file}]({file}).</sub>",
+        first["adapter"],
+        first["driver"],
+        first["cores"],
+        first["torch_version"],
+        first["burn_version"],
+        csv.comment,
+    ));
+    lines.join("\n") + "\n"
+}
+
+/// GB/s of the kernels that the planner chooses.
+fn rates(file: &str) -> String {
+    let csv = Csv::read(file);
+    let columns = [
+        ("loss", "f32"),
+        ("softmax", "f32"),
+        ("loss-grad", "f32"),
+        ("loss-grad", "f16"),
+        ("loss-grad", "bf16"),
+    ];
+    let names = columns.map(|(op, dtype)| format!(" {op}, {dtype} |"));
+    let mut lines = vec![
+        format!("| classes |{}", names.concat()),
+        format!("|---|{}", "---|".repeat(columns.len())),
+    ];
+    for classes in csv.numbers("classes") {
+        let cell = |(op, dtype): (&str, &str)| {
+            let here = |line: &&HashMap<String, String>| {
+                line["classes"] == classes.to_string()
+                    && line["op"] == op
+                    && line["dtype"] == dtype
+                    && line["chosen"] == "true"
+            };
+            // Of several numbers of rows the most.
+            let most = csv
+                .lines
+                .iter()
+                .filter(here)
+                .max_by_key(|line| line["rows"].parse::<usize>().unwrap());
+            most.map_or(" |".to_owned(), |line| {
+                format!(
+                    " {} |",
+                    short(line["gigabytes_per_second"].parse().unwrap())
+                )
+            })
+        };
+        lines.push(format!("| {classes} |{}", columns.map(cell).concat()));
+    }
+    let first = &csv.lines[0];
+    lines.push(String::new());
+    lines.push(format!(
+        "<sub>GB/s of the bytes that have to move. {}, {}; {}; all of it: [{file}]({file}).</sub>",
+        first["adapter"], first["driver"], csv.comment,
+    ));
+    lines.join("\n") + "\n"
+}
+
+/// Puts a table between its marks into the README, or compares.
+fn current(begin: &str, indent: &str, table: &str) {
     let readme = read("README.md");
-    let (before, rest) = readme.split_once(BEGIN).expect("no beginning of the table");
+    let (before, rest) = readme.split_once(begin).expect("no beginning of the table");
     let (found, after) = rest.split_once(END).expect("no end of the table");
-    // The markers are indented as the table is.
-    let expected = format!("\n{}\n  ", table(CHECK));
+    // The marks are indented as the table is.
+    let expected = format!("\n{table}\n{indent}");
     if set("SOFTXENT_BLESS") {
-        let whole = format!("{before}{BEGIN}{expected}{END}{after}");
+        let whole = format!("{before}{begin}{expected}{END}{after}");
         std::fs::write(path("README.md"), whole).unwrap();
         return;
     }
     assert!(
         found == expected,
-        "README.md has another table than {}, which is\n{expected}\
-         SOFTXENT_BLESS=1 cargo test --release --test it readme puts it there",
-        CHECK
+        "README.md has another table than its results, which is\n{expected}\
+         SOFTXENT_BLESS=1 cargo test --release --test it readme puts it there"
     );
+}
+
+#[test]
+fn the_tables_of_the_readme() {
+    current(BEGIN, "  ", &table(CHECK));
+    current(BEGIN_RATIOS, "", &ratios(PEERS));
+    current(BEGIN_RATES, "", &rates(KERNELS));
 }

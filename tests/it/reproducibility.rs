@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
 use softxent::plan::Tuning;
-use softxent::{Denominator, Dtype, Engine, Padding, Reduction, Results, Strategy, Wanted};
+use softxent::{Denominator, Dtype, Engine, Padding, Plan, Reduction, Results, Strategy, Wanted};
 
 use crate::cases::{Kind, Shape, generate, some_weights, with_options};
 use crate::checks::ONE_PASS;
@@ -391,6 +391,11 @@ fn a_software_driver_reaches_the_end_of_the_longest_rows() {
         (
             RowPerInvocation,
             vec![&shuffled],
+            plain(131_071, &[Loss, Softmax, Grad]),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
             plain(131_072, &[LogSoftmax]),
         ),
         (
@@ -637,6 +642,58 @@ fn chunks_do_not_matter_to_options() {
                 }
             }
         }
+    }
+}
+
+/// Sixty chunks, one after the other through two sets of buffers, with every output: on a device whose memory
+/// the host maps, and on one that it copies to and from.
+#[test]
+fn many_chunks_do_not_matter() {
+    let engine = gpu!();
+    let k = 1100;
+    for (dtype, kind, over) in [
+        (Dtype::F32, Kind::Index, false),
+        (Dtype::Bf16, Kind::Index, true),
+        (Dtype::F32, Kind::Dense, false),
+    ] {
+        let mut case = with_every_option(kind, 119, k);
+        (case.dtype, case.same_dtype_out) = (dtype, dtype != Dtype::F32);
+        case.over_logits = over;
+        let padded = case.laid_out(1, k + 3, Padding::Kept).want_everything();
+        for case in [case.want_everything(), padded] {
+            let kernel = Strategy::SplitRow;
+            let whole = bits(&case.run(engine, kernel));
+            let size = if kind == Kind::Dense {
+                4
+            } else {
+                dtype.size().max(2)
+            };
+            let row_bytes = (size * case.columns()).max(144) as u64;
+            for software in [true, false] {
+                let rows = 8192_u64.div_ceil(row_bytes).max(2);
+                let mut profile = in_chunks(engine, row_bytes, rows).profile().clone();
+                profile.software = software;
+                let chunks = limited(engine, |now| *now = profile.clone());
+                let plan = Plan::with_strategy(&case.problem().unwrap(), &profile, kernel).unwrap();
+                assert!(plan.chunks() >= 30, "{}: {plan}", case.name);
+                let name = format!("{}, {} chunks", case.name, plan.chunks());
+                assert_same(&name, &whole, &bits(&case.run(&chunks, kernel)));
+            }
+        }
+    }
+}
+
+/// Arrays that several threads copy, an odd number of halves among them.
+#[test]
+fn threads_that_copy_do_not_matter() {
+    let engine = gpu!();
+    let copied = limited(engine, |profile| profile.software = false);
+    for dtype in [Dtype::F32, Dtype::F16] {
+        let mut case = generate(Shape::Wide, Kind::Index, 3, 1_500_001).want(ONE_PASS);
+        (case.dtype, case.same_dtype_out) = (dtype, dtype != Dtype::F32);
+        let kernel = Strategy::SplitRow;
+        let found = bits(&case.run(&copied, kernel));
+        assert_same(&case.name, &bits(&case.run(engine, kernel)), &found);
     }
 }
 

@@ -180,6 +180,8 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 struct Turns {
     seconds: Vec<f64>,
     failed: Option<String>,
+    /// What is wrong with its results.
+    wrong: Option<String>,
     used: Duration,
     warm_ups: usize,
 }
@@ -203,7 +205,7 @@ impl Turns {
     fn outcome(self) -> Outcome {
         match self.failed {
             Some(reason) => Outcome::Failed(reason),
-            None => Outcome::of(self.seconds),
+            None => Outcome::of(self.seconds, self.wrong),
         }
     }
 }
@@ -231,25 +233,32 @@ fn case(
     )?;
     drop((logits, labels));
 
-    let warm = |failed, used| Turns {
+    let warm = |failed, wrong, used| Turns {
         warm_ups: 1,
         failed,
+        wrong,
         used,
         ..Turns::default()
     };
-    let mut turns = vec![warm(None, first)];
+    let mut turns = vec![warm(None, None, first)];
     for peer in &mut *peers {
         let grad_file = folder.path().join("grad");
         std::fs::write(&grad_file, vec![0xff; size_of_val(&grad[..])])?;
         let started = Instant::now();
         let first = peer.case(rows, classes, folder.path());
         let used = started.elapsed();
-        let verified = first.and_then(|peer_loss| {
+        let read = first.and_then(|peer_loss| {
             let bytes = std::fs::read(&grad_file).map_err(|error| error.to_string())?;
             let peer_grad: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-            verify(rows, loss, &grad, peer_loss, &peer_grad)
+            Ok((peer_loss, peer_grad))
         });
-        turns.push(warm(verified.err(), used));
+        turns.push(match read {
+            Err(failed) => warm(Some(failed), None, used),
+            Ok((peer_loss, peer_grad)) => {
+                let verified = verify(rows, loss, &grad, peer_loss, &peer_grad);
+                warm(None, verified.err(), used)
+            }
+        });
     }
     drop((grad, folder));
 

@@ -18,12 +18,14 @@ pub enum Outcome {
     Seconds {
         median: f64,
         spread: f64,
+        /// What is wrong with the results that took so long.
+        wrong: Option<String>,
     },
     Failed(String),
 }
 
 impl Outcome {
-    pub fn of(mut seconds: Vec<f64>) -> Outcome {
+    pub fn of(mut seconds: Vec<f64>, wrong: Option<String>) -> Outcome {
         if seconds.is_empty() {
             return Outcome::Failed("no run".to_owned());
         }
@@ -33,6 +35,7 @@ impl Outcome {
         Outcome::Seconds {
             median,
             spread: (at(0.9) - at(0.1)) / median,
+            wrong,
         }
     }
 
@@ -123,12 +126,23 @@ impl Table {
                         .expect("a string grows");
                     "failed".to_owned()
                 }
-                Outcome::Seconds { median, spread } => format!(
-                    "{:>9.2} {:>7.2} {:>6.0} %",
-                    median * 1e3,
-                    case.rate(outcome).unwrap_or(f64::NAN),
-                    spread * 100.0
-                ),
+                Outcome::Seconds {
+                    median,
+                    spread,
+                    wrong,
+                } => {
+                    if let Some(reason) = wrong {
+                        let name = self.contestants[i].0;
+                        write!(reasons, "\n{:>18} {name} is wrong: {reason}", "")
+                            .expect("a string grows");
+                    }
+                    format!(
+                        "{:>9.2} {:>7.2} {:>6.0} %",
+                        median * 1e3,
+                        case.rate(outcome).unwrap_or(f64::NAN),
+                        spread * 100.0
+                    )
+                }
             };
             write!(line, " {cell:>26}").expect("a string grows");
         }
@@ -151,6 +165,7 @@ impl Table {
         columns(&mut csv, &NAMES, "seconds");
         columns(&mut csv, &NAMES, "spread");
         columns(&mut csv, &NAMES, "gb_per_second");
+        columns(&mut csv, &NAMES[1..], "is_wrong");
         csv += ",softxent_over_burn,softxent_over_torch\n";
         let place = |name: &str| self.contestants.iter().position(|(of, _)| *of == name);
         for case in &self.cases {
@@ -167,12 +182,16 @@ impl Table {
                 Outcome::Seconds { spread, .. } => Some(format!("{spread:.3}")),
                 Outcome::Failed(_) => None,
             };
+            let wrong = |i: usize| match &case.outcomes[i] {
+                Outcome::Seconds { wrong, .. } => wrong.as_deref().map(quoted),
+                Outcome::Failed(_) => None,
+            };
             let rate = |i: usize| Some(format!("{:.4}", case.rate(&case.outcomes[i])?));
             let ratio = |i: usize| Some(format!("{:.3}", case.ratio(i)?));
             let version = |i: usize| Some(quoted(&self.contestants[i].1));
             writeln!(
                 csv,
-                "{},{},{},{},{},{},{},{},{},{},{}",
+                "{},{},{},{},{},{},{},{},{},{},{},{}",
                 quoted(&self.adapter[0]),
                 quoted(&self.adapter[1]),
                 self.cores,
@@ -183,6 +202,7 @@ impl Table {
                 each(&seconds, &NAMES),
                 each(&spread, &NAMES),
                 each(&rate, &NAMES),
+                each(&wrong, &NAMES[1..]),
                 each(&ratio, &NAMES[1..]),
             )
             .expect("a string grows");
@@ -220,6 +240,9 @@ impl Table {
                 let cell = match self.cases.iter().find(here) {
                     None => String::new(),
                     Some(case) => match (case.ratio(peer), &case.outcomes[peer]) {
+                        (Some(ratio), Outcome::Seconds { wrong: Some(_), .. }) => {
+                            format!("{} ¹", significant(ratio))
+                        }
                         (Some(ratio), _) => significant(ratio),
                         (None, Outcome::Failed(reason)) => {
                             format!("failed: {}", reason.replace('|', "\\|"))
