@@ -47,7 +47,7 @@ pub struct Tuning {
     pub row_workgroup: u32,
     /// Invocations of a workgroup that writes parts of split rows; [`WRITERS`] at least.
     pub writers_workgroup: u32,
-    /// Whether f32 rows that begin and end where a vector of four does are read and written by vectors.
+    /// Whether rows are read and written by vectors of four words, where they may be: see [`Width`].
     pub vectors: bool,
     /// Whether the loops of a kernel fit its rows, and a row that fits into a kernel stays in it from
     /// its state to its outputs.

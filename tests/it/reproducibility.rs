@@ -391,6 +391,11 @@ fn a_software_driver_reaches_the_end_of_the_longest_rows() {
         (
             RowPerInvocation,
             vec![&shuffled],
+            plain(131_071, &[Loss, Softmax, Grad]),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
             plain(131_072, &[LogSoftmax]),
         ),
         (
