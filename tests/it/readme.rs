@@ -16,7 +16,7 @@ const PEERS: &str = "benches/results/2026-11-25_llvmpipe_peers.csv";
 const BEGIN_RATIOS: &str =
     "<!-- Made from the results of `benches/peers` by tests/it/readme.rs -->\n";
 /// What `softxent bench --csv` said.
-const KERNELS: &str = "benches/results/2026-11-25_llvmpipe_kernels.csv";
+const RATES: &str = "benches/results/2026-11-25_llvmpipe_throughput.csv";
 const BEGIN_RATES: &str =
     "<!-- Made from the results of `softxent bench` by tests/it/readme.rs -->\n";
 const END: &str = "<!-- end -->\n";
@@ -337,5 +337,5 @@ fn current(begin: &str, indent: &str, table: &str) {
 fn the_tables_of_the_readme() {
     current(BEGIN, "  ", &table(CHECK));
     current(BEGIN_RATIOS, "", &ratios(PEERS));
-    current(BEGIN_RATES, "", &rates(KERNELS));
+    current(BEGIN_RATES, "", &rates(RATES));
 }
