@@ -193,10 +193,11 @@
 //!
 //! ## 6. The row state
 //!
-//! A kernel reads a row in pieces: by lane, by workgroup, by block of columns. Each piece is reduced
-//! to a state `(m, s, c)`: the maximum of the piece, the sum without that maximum, and `c`, which is
-//! 1 once the piece has a maximum and 0 for an empty or fully masked one, `(−FLT_MAX, 0, 0)`. Two
-//! states merge by bringing the smaller one, with the 1 that it had left out, to the larger maximum:
+//! A kernel reads a row in pieces: blocks of 256 columns, one after the other or many at once. Each
+//! piece is reduced to a state `(m, s, c)`: the maximum of the piece, the sum without that maximum, and
+//! `c`, which is 1 once the piece has a maximum and 0 for an empty or fully masked one,
+//! `(−FLT_MAX, 0, 0)`. Two states merge by bringing the smaller one, with the 1 that it had left out, to
+//! the larger maximum:
 //!
 //! ```text
 //! (m₁, s₁, c₁) ∘ (m₂, s₂, c₂) = (m₁, s₁ + (s₂ + c₂)·exp(m₂ − m₁), c₁)     where (c₁, m₁) ≥ (c₂, m₂)
@@ -205,7 +206,8 @@
 //! This is the online normaliser of M. Milakov and N. Gimelshein (*Online normalizer calculation for
 //! softmax*, [arXiv:1805.02867](https://arxiv.org/abs/1805.02867)) with the maximum's own term kept
 //! apart. In exact arithmetic the order of merging does not matter; in f32 it moves the last bits, so
-//! the kernels fix one order for each `K`. From the merged state come `L`, `lse = m + L`, the loss of
+//! the kernels fix one order for each `K`: a binary tree of neighbouring blocks, and within a block 8
+//! lanes of slots of 4 columns. From the merged state come `L`, `lse = m + L`, the loss of
 //! step 5 and `pₖ = exp(zₖ − m)/(1 + s)`. The numerator of the gradient at the label is `s` when the
 //! label attains the maximum, and `1 + (s − exp(z_c − m))` otherwise, where the 1 keeps the
 //! difference harmless. (With a tie it is no matter which maximum was left out: both ways give `s`.)
@@ -241,6 +243,60 @@
 //!     let grad = -(1.0 + (state.s - label)) / (1.0 + state.s);
 //!     approx::assert_relative_eq!(grad, whole.grad(5), max_relative = few);
 //! }
+//! ```
+//!
+//! ### Within a block
+//!
+//! The maximum of a block is not known before its last column is read. So what lanes add up are pairs
+//! `(largest, sum of the others)` of the exponentials, which leave out one maximum without knowing which:
+//!
+//! ```text
+//! (a₁, b₁) + (a₂, b₂) = (max(a₁, a₂), (b₁ + b₂) + min(a₁, a₂))
+//! ```
+//!
+//! An exponential is computed as `e·2ⁿ`, with `e` from `√½` to `√2`, and `exp(z)` may be far from what
+//! f32 holds. It is taken relative to a power of two near that of the largest so far, and where a larger one
+//! turns up, the sums are multiplied by the quotient of the two. Multiplying by a power of two is exact, as
+//! long as no number becomes subnormal, which the kernels see to. So the running maximum changes no bit:
+//! whether a kernel knows the maximum from the start, finds it on its way, or is told by its neighbours,
+//! the sums are the same. With factors `exp(m − m′)`, which round, they would not be. Only at the end of
+//! a block `b` is divided by `a`, and is `s`.
+//!
+//! (`z` itself stands in the exponential where the maximum of the block is within 208 of 0, and `z − m`
+//! where it is not: both differences are exact where they count.)
+//!
+//! ```
+//! use softxent::reference::{Target, row};
+//! use std::f32::consts::{LN_2, LOG2_E};
+//! // In f32: e and n, a pair and one number more, and the power of two of a maximum.
+//! let power_of = |z: f32| (z * LOG2_E).round() as i32;
+//! let parts = |z: f32| ((z - power_of(z) as f32 * LN_2).exp(), power_of(z));
+//! let add = |[a, b]: [f32; 2], e: f32| [a.max(e), b + a.min(e)];
+//! let two_to = |n: i32| 2_f32.powi(n);
+//!
+//! let z: Vec<f32> = (0..64).map(|i| 0.11 * i as f32 + 0.3 * (7 * i % 5) as f32).collect();
+//! let m = z.iter().copied().fold(f32::MIN, f32::max);
+//! let known = z.iter().fold([0.0; 2], |pair, &z| {
+//!     let (e, n) = parts(z);
+//!     add(pair, e * two_to(n - power_of(m)))
+//! });
+//! let (mut top, mut running) = (z[0], [0.0; 2]);
+//! let (mut online, mut at_once) = (0.0_f32, 0.0_f32);
+//! for &z in &z {
+//!     let raised = z.max(top);
+//!     let by = two_to(power_of(top) - power_of(raised));
+//!     let (e, n) = parts(z);
+//!     running = add(running.map(|sum| sum * by), e * two_to(n - power_of(raised)));
+//!     online = online * (top - raised).exp() + (z - raised).exp();
+//!     at_once += (z - m).exp();
+//!     top = raised;
+//! }
+//! assert_eq!(running, known);
+//! assert_ne!(online, at_once);
+//! let [largest, others] = known;
+//! // 63 additions and a few roundings of each term, half an ULP each.
+//! let s = row(&z, Target::None).s as f32;
+//! approx::assert_relative_eq!(others / largest, s, max_relative = 35.0 * f32::EPSILON);
 //! ```
 //!
 //! ## 7. Weights, smoothing, z-loss

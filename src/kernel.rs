@@ -448,6 +448,8 @@ pub const LANES: usize = 8;
 pub const BLOCK: usize = 256;
 /// Columns of a part, the unit of [`Strategy::SplitRow`].
 pub const PART: usize = 1024;
+/// Rows of which one invocation counts the labels.
+pub const ROWS_EACH: u32 = 16;
 /// Words of the state of a row or a part in [`Slot::States`].
 pub const STATE_WORDS: usize = 12;
 /// Words of [`Slot::Status`].

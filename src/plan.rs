@@ -6,7 +6,8 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, BLOCK, Curve, Exchange, GradOutput, LANES, LabelInput, Options,
-    PART, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant, Width,
+    PART, ROWS_EACH, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant,
+    Width,
 };
 use crate::problem::{
     Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Upstream, Wanted,
@@ -46,7 +47,7 @@ pub struct Tuning {
     pub row_workgroup: u32,
     /// Invocations of a workgroup that writes parts of split rows; [`WRITERS`] at least.
     pub writers_workgroup: u32,
-    /// Whether f32 rows that begin and end where a vector of four does are read and written by vectors.
+    /// Whether rows are read and written by vectors of four words, where they may be: see [`Width`].
     pub vectors: bool,
     /// Whether the loops of a kernel fit its rows, and a row that fits into a kernel stays in it from
     /// its state to its outputs.
@@ -107,11 +108,16 @@ impl Tuning {
 }
 
 /// Columns of a row that one invocation can go through on a software driver. llvmpipe (Mesa 22.3.6)
-/// ends an invocation without a word after 65535 loop iterations, whatever the loops; a kernel has two for a
-/// stripe of 32 columns and a few for a block of 256.
+/// ends an invocation without a word after 65535 loop iterations, whatever the loops, and the end of a loop
+/// counts as one. Of a block of 256 columns a kernel has up to 23 for its state. At each of these numbers
+/// a test compares all bits with those of rows that are split.
 const SOFTWARE_COLUMNS_PER_INVOCATION: usize = 524_288;
-/// The same where predictions are looked for, one iteration for every slot of four columns.
+/// The same where outputs of the shape of the logits are written, 80 iterations of a block more.
+const SOFTWARE_COLUMNS_WITH_OUTPUTS: usize = 131_072;
+/// The same where predictions are looked for, up to 65 for the slots of a block.
 const SOFTWARE_COLUMNS_WITH_PREDICTIONS: usize = 131_072;
+/// The same where both are.
+const SOFTWARE_COLUMNS_WITH_BOTH: usize = 65_536;
 /// The same where options are on, which have loops of their own over the columns of a slot.
 const SOFTWARE_COLUMNS_WITH_OPTIONS: usize = 7680;
 /// The same for invocations that share a row, for each of them.
@@ -246,10 +252,8 @@ impl Pass {
                 RowKernel::SplitStates => of(parts(classes), self.team),
                 RowKernel::SplitApply => of(parts(written), WRITERS),
             },
-            Variant::CountLabels
-            | Variant::FinishRows(_)
-            | Variant::MoreRows(_)
-            | Variant::MathTest => of(rows, 1),
+            Variant::CountLabels => of(rows.div_ceil(ROWS_EACH), 1),
+            Variant::FinishRows(_) | Variant::MoreRows(_) | Variant::MathTest => of(rows, 1),
             Variant::RoundDenominator
             | Variant::Reduce
             | Variant::SelfTest
@@ -388,10 +392,10 @@ impl Pass {
         } = &mut self.variant
         {
             let f32_only = self.options.dtype == Dtype::F32 && !*halves;
-            let pieces = !room || *logits == Access::ReadWrite || !f32_only;
+            let shifts = room && *logits == Access::Read && f32_only;
             *width = match *width {
-                Width::Vectors if whole && (*logits == Access::Read || f32_only) => Width::Vectors,
-                Width::Vectors | Width::Shifted if !pieces => Width::Shifted,
+                Width::Vectors if whole => Width::Vectors,
+                Width::Vectors | Width::Shifted if shifts => Width::Shifted,
                 _ => Width::Words,
             };
         }
@@ -401,8 +405,18 @@ impl Pass {
     /// The same pass for logits that share a buffer with another array.
     #[must_use]
     pub fn pooled(mut self) -> Pass {
-        if let Variant::Row { logits, .. } = &mut self.variant {
+        let f32_only = self.options.dtype == Dtype::F32;
+        if let Variant::Row {
+            logits,
+            width,
+            halves,
+            ..
+        } = &mut self.variant
+        {
             *logits = Access::ReadWrite;
+            if *width == Width::Shifted || !f32_only || *halves {
+                *width = Width::Words;
+            }
         }
         self
     }
@@ -553,10 +567,10 @@ impl Plan {
             })
             .collect::<Result<_>>()?;
         let columns = software_columns(problem, device, strategy);
-        if device.software && problem.classes() > columns {
+        if device.software && looped_columns(problem) > columns {
             return Err(Error::RowTooWide {
                 what: "what a software driver can loop over",
-                needed: 4 * problem.classes() as u64,
+                needed: 4 * looped_columns(problem) as u64,
                 limit: 4 * columns as u64,
             });
         }
@@ -635,6 +649,21 @@ impl Plan {
     }
 }
 
+/// Whether the columns past the last class are written.
+fn writes_padding(problem: &Problem) -> bool {
+    problem.row_length() > problem.classes()
+        && problem.padding() == Padding::Masked
+        && problem.outputs().iter().any(Wanted::has_classes)
+}
+
+/// Columns of a row that a kernel loops over.
+fn looped_columns(problem: &Problem) -> usize {
+    match writes_padding(problem) {
+        true => problem.row_length(),
+        false => problem.classes(),
+    }
+}
+
 /// Columns that a software driver can loop over: what one invocation does grows with the row, unless
 /// rows are split.
 fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> usize {
@@ -646,10 +675,15 @@ fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strateg
     let share = if plain { 1 } else { SOFTWARE_LOOPS_OF_OPTIONS };
     match strategy {
         Strategy::RowPerInvocation if !plain => SOFTWARE_COLUMNS_WITH_OPTIONS,
-        Strategy::RowPerInvocation if options(problem, device).predictions => {
-            SOFTWARE_COLUMNS_WITH_PREDICTIONS
+        Strategy::RowPerInvocation => {
+            let writes = problem.outputs().iter().any(Wanted::has_classes);
+            match (writes, options(problem, device).predictions) {
+                (false, false) => SOFTWARE_COLUMNS_PER_INVOCATION,
+                (true, false) => SOFTWARE_COLUMNS_WITH_OUTPUTS,
+                (false, true) => SOFTWARE_COLUMNS_WITH_PREDICTIONS,
+                (true, true) => SOFTWARE_COLUMNS_WITH_BOTH,
+            }
         }
-        Strategy::RowPerInvocation => SOFTWARE_COLUMNS_PER_INVOCATION,
         Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE / share * team,
         Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES,
         Strategy::SplitRow => usize::MAX,
@@ -673,13 +707,14 @@ fn needs_full_sums(problem: &Problem) -> bool {
 fn suitable(problem: &Problem, device: &DeviceProfile) -> Strategy {
     let (rows, classes) = (problem.rows(), problem.classes());
     let best = device.tuning();
-    if device.software && classes > software_columns(problem, device, Strategy::RowPerSubgroup) {
+    let fits = |strategy| {
+        !device.software || looped_columns(problem) <= software_columns(problem, device, strategy)
+    };
+    if !fits(Strategy::RowPerSubgroup) {
         return Strategy::SplitRow;
     }
-    let fits = !device.software
-        || classes <= software_columns(problem, device, Strategy::RowPerInvocation);
-    let interleaved = problem.inner() > 1 && fits;
-    if classes <= best.narrow || (rows >= best.many && fits) || interleaved {
+    let alone = classes <= best.narrow || rows >= best.many || problem.inner() > 1;
+    if alone && fits(Strategy::RowPerInvocation) {
         // Neighbouring invocations read neighbouring rows, which is what lies together where rows are
         // interleaved.
         Strategy::RowPerInvocation
@@ -753,9 +788,7 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
         };
         let weighs =
             options.smoothed || matches!(options.labels, LabelInput::Dense | LabelInput::Vector);
-        let padded = problem.row_length() > problem.classes()
-            && problem.padding() == Padding::Masked
-            && options.writes();
+        let padded = writes_padding(problem) && options.writes();
         let halves = problem.dtype_out() != Dtype::F32 && options.writes();
         let vector = in_vector(problem.dtype());
         let whole =

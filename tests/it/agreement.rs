@@ -14,10 +14,14 @@ use crate::checks::{ONE_PASS, agree};
 use crate::common::{Case, bits, gpu, limited, long, report, same_bits, sibling, small, web};
 use crate::judge::{Worst, check_rounded};
 
-/// Around a slot (4), lane steps (128), subgroups, blocks (1024), rounds of 8 blocks, and vocabularies.
+/// Around a slot (4), stripes (32), blocks (256), parts (1024), rounds of 32 blocks, and vocabularies.
 const CLASSES: [usize; 38] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257,
     1000, 1023, 1024, 1025, 2047, 2048, 2049, 4096, 8191, 8193, 16385, 32768, 50257, 131_072,
+];
+/// Those of them that a run takes that is not to be long.
+const SOME_CLASSES: [usize; 18] = [
+    1, 3, 4, 5, 9, 16, 17, 31, 33, 128, 255, 257, 1000, 1025, 4096, 8193, 16385, 50257,
 ];
 const ROWS: [usize; 6] = [1, 2, 3, 7, 64, 257];
 
@@ -49,7 +53,8 @@ fn grid(kinds: &[Kind]) {
     let (started, mut worst, mut count) = (Instant::now(), Worst::default(), 0);
     // Logits of one job: the long grid takes more rows of each width.
     let most = if long() { 1 << 20 } else { 1 << 17 };
-    for (c, &k) in CLASSES.iter().enumerate() {
+    let classes = if long() { &CLASSES[..] } else { &SOME_CLASSES };
+    for (c, &k) in classes.iter().enumerate() {
         let rows: Vec<usize> = ROWS.into_iter().filter(|n| n * k <= most).collect();
         for (s, shape) in Shape::ALL.into_iter().enumerate() {
             let turns = if long() { rows.len() * kinds.len() } else { 1 };
@@ -279,7 +284,12 @@ fn checks_in_shaders_change_no_bit() {
         .enumerate()
     {
         let plain = generate(Shape::Normal, Kind::Index, rows, classes);
-        for case in [plain.clone(), with_options(plain, turn)] {
+        // Shaders with options take their time to compile.
+        let cases = match turn {
+            2 => vec![plain.clone(), with_options(plain, turn)],
+            _ => vec![plain],
+        };
+        for case in cases {
             for strategy in case.kernels(&bare) {
                 let [one, other] =
                     [&bare, &checked].map(|engine| bits(&case.run(engine, strategy)));
@@ -289,5 +299,5 @@ fn checks_in_shaders_change_no_bit() {
             }
         }
     }
-    assert!(compared >= 30, "{compared} runs compared");
+    assert!(compared >= 24, "{compared} runs compared");
 }

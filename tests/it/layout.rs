@@ -8,7 +8,7 @@ use softxent::Dtype;
 use softxent::kernel::{
     ACCUMULATOR_WORDS, Access, BLOCK, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT,
     DENOMINATOR_IS_WEIGHTS, EMPTY_IS_ZERO, Exchange, LANES, LabelInput, NOT_WANTED, Options, PART,
-    Params, SLOT, STATE_WORDS, Slot, Variant, status,
+    Params, ROWS_EACH, SLOT, STATE_WORDS, Slot, Variant, status,
 };
 use softxent::plan::Pass;
 
@@ -276,6 +276,7 @@ fn constants_are_the_same_numbers() {
             ("STRIPE", (SLOT * LANES) as u32),
             ("STRIPES", (BLOCK / (SLOT * LANES)) as u32),
             ("PART", PART as u32),
+            ("ROWS_EACH", ROWS_EACH),
         ] {
             if let Some(&found) = constants.get(name) {
                 assert_eq!(found, expected, "{variant}: {name}");
@@ -317,7 +318,7 @@ fn constants_are_the_same_numbers() {
     }
     assert_eq!(
         seen.len(),
-        26,
+        27,
         "some constant is nowhere to be found: {seen:?}"
     );
 }
