@@ -308,7 +308,7 @@ fn rates(file: &str) -> String {
     let first = &csv.lines[0];
     lines.push(String::new());
     lines.push(format!(
-        "<sub>GB/s of the bytes that have to move. {}, {}; {}; all of it: [{file}]({file}).</sub>",
+        "<sub>GB/s of the bytes that have to move. {}, {}, 2026-11-25; `{}`; all of it: [{file}]({file}).</sub>",
         first["adapter"], first["driver"], csv.comment,
     ));
     lines.join("\n") + "\n"
