@@ -6,6 +6,7 @@
 #   sh tests/run.sh --install-driver   installs the software driver where there is none, and Chromium
 #                                      (Debian, Ubuntu)
 #   SOFTXENT_LONG=1 sh tests/run.sh    the full grids
+#   SOFTXENT_SHADER_CHECKS=1 …         all tests with the checks in shaders that are proven needless
 #   SOFTXENT_SKIP_GPU=1 …              leaves out what needs a driver, loudly
 #   SOFTXENT_SKIP_WEB=1 …              leaves out what needs a browser, loudly
 #   SOFTXENT_WEB=1 …                   fails where there is no browser with WebGPU

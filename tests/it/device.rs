@@ -252,7 +252,7 @@ fn rows_that_a_driver_drops_are_an_error() {
     let dropping = sibling(engine).with_edited_shaders(|_, text| {
         text.replace(
             "count(slot, VALID_ROWS);",
-            "if row != 3u { count(slot, VALID_ROWS); }",
+            "if number != 3u { count(slot, VALID_ROWS); }",
         )
     });
     let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
