@@ -146,12 +146,17 @@ fn in_halves() -> Vec<(Golden, Strategy)> {
     jobs.into_iter().flat_map(three).collect()
 }
 
+/// Whether a shader binds no more than every browser lets it: 8 storage buffers, and the parameters.
+fn is_promised(variant: Variant) -> bool {
+    variant.slots().len() <= 1 + 8
+}
+
 /// Pipelines that no job needs, each of which takes the browser half a second: only where time is no
 /// matter. That a shader is uniform is known from its module.
 fn passes(jobs: &[Job]) -> Vec<Pass> {
     let run: HashSet<&Pass> = jobs.iter().flat_map(Job::passes).collect();
     let mut all = every_pass();
-    all.retain(|pass| long() && !run.contains(pass));
+    all.retain(|pass| long() && is_promised(pass.variant) && !run.contains(pass));
     all
 }
 
@@ -223,7 +228,8 @@ fn a_browser_compiles_every_shader_and_computes_what_it_should() {
     let Some(chromium) = browser::find() else {
         return skip("there is no Chromium: install `chromium`, or name it in SOFTXENT_CHROMIUM");
     };
-    let (started, variants) = (Instant::now(), Variant::all());
+    let (started, mut variants) = (Instant::now(), Variant::all());
+    variants.retain(|&variant| is_promised(variant));
     let mut modules: Vec<Value> = variants
         .iter()
         .map(|&variant| module(&variant.to_string(), variant, &variant.wgsl()))
