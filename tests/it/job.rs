@@ -80,10 +80,15 @@ impl<'a> Job<'a> {
         };
         let blocks = case.classes.div_ceil(PART);
         let out = (matrix * problem.dtype_out().size()).div_ceil(4);
+        // Shifted rows are read by whole vectors, the last one too.
+        let mut logits = stored_words(case.dtype, &case.logits);
+        if !case.over_logits {
+            logits.extend(poison(logits.len().next_multiple_of(4) - logits.len()));
+        }
         let params: [u32; size_of::<Params>() / 4] = bytemuck::cast(params(case, &problem, &plan));
         let buffers = [
             (Slot::Params, params.to_vec()),
-            (Slot::Logits, stored_words(case.dtype, &case.logits)),
+            (Slot::Logits, logits),
             (Slot::Labels, labels),
             (Slot::ClassWeights, weights),
             (Slot::Upstream, floats(&case.upstream)),
