@@ -15,7 +15,7 @@ use softxent::{Denominator, Dtype, EmptyMean, Results, Strategy, Wanted};
 use crate::browser;
 use crate::cases::{self, Golden, Kind, Shape, digits, generate, golden, some_weights};
 use crate::common::{Case, bits, engine, long, report, same_bits, set};
-use crate::job::{Job, pipeline};
+use crate::job::{Job, pipeline, promised};
 use crate::judge::{Worst, check_rounded};
 use crate::planted::BUGS;
 use crate::portable::{every_pass, uses_subgroups};
@@ -146,17 +146,13 @@ fn in_halves() -> Vec<(Golden, Strategy)> {
     jobs.into_iter().flat_map(three).collect()
 }
 
-/// Whether a shader binds no more than every browser lets it: 8 storage buffers, and the parameters.
-fn is_promised(variant: Variant) -> bool {
-    variant.slots().len() <= 1 + 8
-}
-
 /// Pipelines that no job needs, each of which takes the browser half a second: only where time is no
 /// matter. That a shader is uniform is known from its module.
 fn passes(jobs: &[Job]) -> Vec<Pass> {
     let run: HashSet<&Pass> = jobs.iter().flat_map(Job::passes).collect();
     let mut all = every_pass();
-    all.retain(|pass| long() && is_promised(pass.variant) && !run.contains(pass));
+    let promised = promised();
+    all.retain(|pass| long() && promised.contains(&pass.variant) && !run.contains(pass));
     all
 }
 
@@ -228,8 +224,7 @@ fn a_browser_compiles_every_shader_and_computes_what_it_should() {
     let Some(chromium) = browser::find() else {
         return skip("there is no Chromium: install `chromium`, or name it in SOFTXENT_CHROMIUM");
     };
-    let (started, mut variants) = (Instant::now(), Variant::all());
-    variants.retain(|&variant| is_promised(variant));
+    let (started, variants) = (Instant::now(), promised());
     let mut modules: Vec<Value> = variants
         .iter()
         .map(|&variant| module(&variant.to_string(), variant, &variant.wgsl()))
