@@ -30,12 +30,6 @@ struct Four {
     low: vec4<f32>,
 }
 
-fn two_sums(a: vec4<f32>, b: vec4<f32>) -> Four {
-    let sum = veil4(a + b);
-    let b_part = veil4(sum - a);
-    return Four(sum, (a - veil4(sum - b_part)) + (b - b_part));
-}
-
 // a + b and what its rounding lost.
 fn two_sum(a: f32, b: f32) -> vec2<f32> {
     let sum = veil(a + b);

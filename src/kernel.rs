@@ -822,17 +822,6 @@ impl Variant {
     pub fn slots(self) -> Vec<(Slot, Access)> {
         use Slot::*;
         let written: &[Slot] = match self {
-            Variant::Row {
-                finishes: false, ..
-            } => &[
-                Labels,
-                ClassWeights,
-                Upstream,
-                Denominator,
-                Softmax,
-                Grad,
-                States,
-            ],
             Variant::Row { .. } => &[
                 Labels,
                 ClassWeights,
@@ -863,12 +852,14 @@ impl Variant {
         }
         slots.extend(written.iter().map(|&slot| (slot, Access::ReadWrite)));
         if let Variant::Row {
-            kernel,
-            finishes: true,
-            ..
+            kernel, finishes, ..
         } = self
         {
-            slots.retain(|&(slot, _)| slot != States || !kernel.is_whole());
+            // States are what rows are handed over by; the others, what they are finished with.
+            slots.retain(|&(slot, _)| match slot {
+                States => !finishes || !kernel.is_whole(),
+                slot => finishes || slot < States,
+            });
         }
         slots
     }

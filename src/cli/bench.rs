@@ -52,7 +52,7 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let mut progress = Progress::new(true);
     progress.show("cold start", 0, 1);
     let (tested, cold_start) = overhead::cold_start(&args.device)?;
-    let gpu = Gpu::like(&tested, profile(&tested, args))?;
+    let gpu = Gpu::like(&tested, profile(&tested, args), args.shader_checks)?;
     drop(tested);
     let overhead = match args.check {
         true => None,

@@ -101,6 +101,9 @@ pub struct BenchArgs {
     /// Kernels that exchange values through workgroup memory
     #[arg(long, help_heading = AXES)]
     pub no_subgroups: bool,
+    /// Shaders with the bounds checks and loop counters that are proven needless
+    #[arg(long, help_heading = AXES)]
+    pub shader_checks: bool,
 
     /// `auto` and `gpu` take the best adapter, and no software driver; or the index or a part of the
     /// name of an adapter that `softxent info` lists

@@ -30,7 +30,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Gpu {
     /// Another device of the adapter of an engine that has passed the self-test.
-    pub fn like(tested: &Engine, profile: DeviceProfile) -> Result<Gpu, Failure> {
+    pub fn like(
+        tested: &Engine,
+        profile: DeviceProfile,
+        shader_checks: bool,
+    ) -> Result<Gpu, Failure> {
         let info = tested.adapter_info();
         let found = block_on(adapters());
         let adapter = found.iter().find(|adapter| adapter.get_info() == *info);
@@ -58,9 +62,14 @@ impl Gpu {
             locked(&kept).get_or_insert_with(|| error.to_string());
         }));
 
+        let clock = Clock::new(&device, &queue);
+        let mut engine = simulated(Engine::from_device(device, queue)).with_profile(profile);
+        if shader_checks {
+            engine = engine.with_shader_checks();
+        }
         let mut gpu = Gpu {
-            clock: Clock::new(&device, &queue),
-            engine: simulated(Engine::from_device(device, queue)).with_profile(profile),
+            clock,
+            engine,
             accuracy: tested.accuracy(),
             fault,
         };
