@@ -54,7 +54,14 @@ struct Params {
     bound: f32,
     inverse_cap_high: f32,
     inverse_cap_low: f32,
+    // The columns of this dispatch, where a row is too wide for one: `first_column` begins a part, and
+    // arrays of the shape of the logits, and class weights, begin with it, so their starts are that much
+    // less, modulo 2^32. Else 0 and the length of a row.
+    first_column: u32,
+    end_column: u32,
     reserved_0: u32,
+    reserved_1: u32,
+    reserved_2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

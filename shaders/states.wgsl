@@ -56,6 +56,11 @@ fn parts_per_row() -> u32 {
     return (params.classes + PART - 1u) / PART;
 }
 
+// Parts of a row of so many columns that begin in this dispatch.
+fn parts_here(columns: u32) -> u32 {
+    return (min(columns, params.end_column) - params.first_column + PART - 1u) / PART;
+}
+
 fn part_at(row: u32, part: u32) -> u32 {
     return STATE_WORDS * (params.rows + row * parts_per_row() + part);
 }

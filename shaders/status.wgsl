@@ -6,6 +6,8 @@ const BAD_LABELS = 2u;
 const FIRST_BAD_LABEL = 3u; // as ~row
 const VALID = 4u;           // rows of the last batch that are not ignored
 const CORRECT = 5u;         // rows of the last batch whose prediction is their label
+const VALID_HIGH = 6u;      // the upper halves of the last two
+const CORRECT_HIGH = 7u;
 
 @group(0) @binding(19) var<storage, read_write> status: array<atomic<u32>>;
 

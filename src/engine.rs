@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Strategy, Variant};
+use crate::kernel::{Access, Slot, Strategy, Variant};
 use crate::plan::{DeviceProfile, Pass, Plan};
 use crate::problem::Problem;
 use crate::self_test::Accuracy;
@@ -270,6 +270,15 @@ impl Engine {
         self
     }
 
+    /// Lets the chunks of a host call take so many bytes, on the device and for staging together, where they
+    /// would take more; results have the same bits. Scratch comes on top: 12 KiB, and 48 bytes for each
+    /// row, or 1024 classes of one, whose state is kept.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64) -> Engine {
+        self.profile.memory = Some(bytes);
+        self
+    }
+
     /// Compiles the shaders with the bounds checks and loop counters that wgpu puts into those of which it
     /// knows nothing. They change no result and cost up to a third of the speed; for those who would rather
     /// not rely on the proof that they are not needed, which is where shaders are compiled. Forgets all
@@ -298,8 +307,8 @@ impl Engine {
     /// # Errors
     /// As [`Plan::new`]; [`Error::Driver`], [`Error::DeviceLost`].
     pub async fn prepare(&self, problem: &Problem) -> Result<Prepared> {
-        self.prepare_plan(problem, Plan::new(problem, &self.profile)?)
-            .await
+        let plan = Plan::new(problem, &self.resident_profile())?;
+        self.prepare_resident(problem, plan).await
     }
 
     /// [`Engine::prepare`] with a strategy of the caller's choice; results have the same bits.
@@ -307,7 +316,27 @@ impl Engine {
     /// # Errors
     /// As [`Engine::prepare`].
     pub async fn prepare_with(&self, problem: &Problem, strategy: Strategy) -> Result<Prepared> {
-        let plan = Plan::with_strategy(problem, &self.profile, strategy)?;
+        let plan = Plan::with_strategy(problem, &self.resident_profile(), strategy)?;
+        self.prepare_resident(problem, plan).await
+    }
+
+    /// The profile where the arrays are the caller's, whatever memory they take.
+    fn resident_profile(&self) -> DeviceProfile {
+        DeviceProfile {
+            memory: None,
+            ..self.profile.clone()
+        }
+    }
+
+    /// Makes what pipelines a plan lacks; windows of rows are for host calls.
+    async fn prepare_resident(&self, problem: &Problem, plan: Plan) -> Result<Prepared> {
+        if plan.has_windows(problem) {
+            return Err(Error::RowTooWide {
+                what: Slot::Logits.name(),
+                needed: (problem.dtype().size() * problem.row_length()) as u64,
+                limit: self.profile.max_binding,
+            });
+        }
         self.prepare_plan(problem, plan).await
     }
 
@@ -441,10 +470,15 @@ impl Engine {
 /// length, by its loop's end, `min` or `select`, so that `element` is below rows · row_length; arrays with
 /// an entry a row are indexed by the row, those with an entry a class by min(column, classes − 1). A vector
 /// of four is read where rows are whole vectors, or where the binding was made longer, up to the vector of
-/// the row's last class. States have a place for each row and part. Labels come from the device and are
+/// the row's last column. States have a place for each row and part. Labels come from the device and are
 /// compared with the number of classes before they index. Private and workgroup arrays are indexed by
 /// constants, by numbers of invocations, and by the height of the pile, the number of bits of the number of
 /// blocks.
+///
+/// Of a window of a row that holds the columns from `first_column` to `end_column`, what is bound begins with
+/// the first and its start is that much less, modulo 2³², so that start plus column is again below its
+/// length: kernels of windows look at columns between the two alone, and at the label's in the window that
+/// it is in.
 ///
 /// Why every shader ends: each loop counts up to a number from the parameters, or halves or doubles a
 /// number; the carry of an exact sum meets a limb that is not full, since 2³² terms fit.

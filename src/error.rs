@@ -235,6 +235,22 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// A budget that no chunk fits.
+    #[error("a memory budget of {given} bytes is too small: this problem needs at least {needed}")]
+    BudgetTooSmall {
+        /// The budget, bytes.
+        given: u64,
+        /// The least that works.
+        needed: u64,
+    },
+    /// Values could not be had from where a batch comes from, or taken to where results go.
+    #[error("{what}: {source}")]
+    Stream {
+        /// What was read or written.
+        what: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A limit of the device that no plan can do without.
     #[error("this device allows {found} {limit}, and at least {needed} are needed")]
     DeviceTooSmall {

@@ -453,7 +453,7 @@ pub const ROWS_EACH: u32 = 16;
 /// Words of the state of a row or a part in [`Slot::States`].
 pub const STATE_WORDS: usize = 12;
 /// Words of [`Slot::Status`].
-pub const STATUS_WORDS: usize = 6;
+pub const STATUS_WORDS: usize = 8;
 /// What each word of [`Slot::Status`] is.
 pub mod status {
     /// Rows that are not ignored and came out NaN.
@@ -468,6 +468,10 @@ pub mod status {
     pub const VALID: usize = 4;
     /// Rows of the last batch whose prediction is their label.
     pub const CORRECT: usize = 5;
+    /// The upper half of [`VALID`].
+    pub const VALID_HIGH: usize = 6;
+    /// The upper half of [`CORRECT`].
+    pub const CORRECT_HIGH: usize = 7;
 }
 /// Words of [`Slot::Accumulators`]: 32 copies of three exact sums, each with its counts.
 pub const ACCUMULATOR_WORDS: usize = 32 * 64;
@@ -530,7 +534,11 @@ pub struct Params {
     pub bound: f32,
     pub inverse_cap_high: f32,
     pub inverse_cap_low: f32,
+    pub first_column: u32,
+    pub end_column: u32,
     pub reserved_0: u32,
+    pub reserved_1: u32,
+    pub reserved_2: u32,
 }
 
 impl Params {
@@ -561,6 +569,7 @@ impl Params {
         Params {
             classes: problem.classes() as u32,
             row_length: problem.row_length() as u32,
+            end_column: problem.row_length() as u32,
             inner: problem.inner() as u32,
             ignore_index: match problem.labels() {
                 LabelKind::Index { ignore_index } => device_ignore_index(ignore_index),

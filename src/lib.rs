@@ -102,6 +102,7 @@ mod record;
 pub mod reference;
 mod run;
 mod self_test;
+mod source;
 mod stream;
 mod threads;
 mod transfer;
@@ -117,5 +118,6 @@ pub use problem::{
 };
 pub use record::{Bound, BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
 pub use run::Times;
+pub use source::{Sink, Source, StreamError, Values};
 pub use self_test::{Accuracy, MathFunction};
 pub use wgpu;

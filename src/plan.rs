@@ -150,6 +150,9 @@ pub struct DeviceProfile {
     pub max_storage_buffers: u32,
     /// Invocations of a subgroup, where it is always the same number and shuffles are to be used.
     pub subgroup: Option<u32>,
+    /// Bytes that the chunks of a host call may take, on the device and for staging, where that is less
+    /// than their usual size: see [`Plan::chunk_size`].
+    pub memory: Option<u64>,
     /// What plans are chosen by, where it is not what suits the kind of device.
     #[doc(hidden)]
     pub tuning: Option<Tuning>,
@@ -173,6 +176,7 @@ impl DeviceProfile {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            memory: None,
             tuning: None,
         }
     }
@@ -529,8 +533,14 @@ pub struct Plan {
     pub rows: usize,
     /// Classes of a row.
     pub classes: usize,
-    /// Rows in one chunk of a host call, at most.
+    /// Rows in one chunk of a host call, at most. Where fewer than are interleaved, a chunk has rows that
+    /// are.
     pub rows_per_chunk: usize,
+    /// Columns in one chunk of a host call, at most; where fewer than a row has, a chunk is a window of
+    /// one row.
+    pub columns_per_chunk: usize,
+    chunks: usize,
+    chunk_size: u64,
 }
 
 impl Plan {
@@ -544,6 +554,10 @@ impl Plan {
             // One invocation a row needs next to nothing.
             Err(Error::DeviceTooSmall { .. }) if best != Strategy::RowPerInvocation => {
                 Plan::with_strategy(problem, device, Strategy::RowPerInvocation)
+            }
+            // Windows of a row are split rows.
+            Err(Error::RowTooWide { .. }) if best != Strategy::SplitRow && problem.inner() == 1 => {
+                Plan::with_strategy(problem, device, Strategy::SplitRow)
             }
             plan => plan,
         }
@@ -611,6 +625,8 @@ impl Plan {
                 passes.push(other(Variant::MoreRows(curve(problem)), WORKGROUP)?);
             }
         }
+        let [rows_per_chunk, columns_per_chunk] = chunk_shape(problem, device, strategy)?;
+        let chunk = rows_per_chunk.min(problem.rows()) as u64;
         Ok(Plan {
             strategy,
             count,
@@ -618,7 +634,10 @@ impl Plan {
             reduce: other(Variant::Reduce, WRITERS)?,
             rows: problem.rows(),
             classes: problem.classes(),
-            rows_per_chunk: rows_per_chunk(problem, device, strategy)?,
+            rows_per_chunk,
+            columns_per_chunk,
+            chunks: chunks(problem, rows_per_chunk, columns_per_chunk),
+            chunk_size: chunk * Footprint::of(problem).row(columns_per_chunk),
         })
     }
 
@@ -645,7 +664,18 @@ impl Plan {
 
     /// Chunks of a host call.
     pub fn chunks(&self) -> usize {
-        self.rows.div_ceil(self.rows_per_chunk)
+        self.chunks
+    }
+
+    /// Bytes of the arrays of one chunk. A host call has two on the device, and, but on a software driver,
+    /// as much again for staging.
+    pub fn chunk_size(&self) -> u64 {
+        self.chunk_size
+    }
+
+    /// Whether rows come in windows of their columns.
+    pub(crate) fn has_windows(&self, problem: &Problem) -> bool {
+        self.columns_per_chunk < problem.row_length()
     }
 }
 
@@ -930,7 +960,52 @@ fn state_words(rows: u64, classes: usize, strategy: Strategy) -> u64 {
     STATE_WORDS as u64 * rows * (1 + parts)
 }
 
-fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Result<usize> {
+/// Bytes that a host call needs on the device.
+struct Footprint {
+    /// Of one number in the widest of the arrays of the shape of the logits.
+    widest: u64,
+    /// Of one number in each of them, class weights for a window among them.
+    matrices: u64,
+    /// Of a row in all others.
+    vectors: u64,
+}
+
+impl Footprint {
+    fn of(problem: &Problem) -> Footprint {
+        let out = problem.dtype_out().size() as u64;
+        let dense = matches!(problem.labels(), LabelKind::Dense | LabelKind::Vector);
+        let index = matches!(problem.labels(), LabelKind::Index { .. });
+        let in_place = problem.grad_over_logits();
+        let mut matrices = vec![problem.dtype().size() as u64];
+        matrices.extend(dense.then_some(4));
+        let mut vectors = 4 * u64::from(index);
+        vectors += 4 * u64::from(problem.upstream() == Upstream::PerRow);
+        for wanted in problem.outputs().iter() {
+            match wanted {
+                Wanted::Grad if in_place => {}
+                _ if wanted.has_classes() => matrices.push(out),
+                _ => vectors += 4,
+            }
+        }
+        Footprint {
+            widest: matrices.iter().copied().max().unwrap_or_default(),
+            matrices: matrices.iter().sum(),
+            vectors,
+        }
+    }
+
+    /// Bytes of so many columns of a row.
+    fn row(&self, columns: usize) -> u64 {
+        self.matrices * columns as u64 + self.vectors
+    }
+}
+
+/// Rows and columns of a chunk of a host call, at most.
+fn chunk_shape(
+    problem: &Problem,
+    device: &DeviceProfile,
+    strategy: Strategy,
+) -> Result<[usize; 2]> {
     // A binding may have to begin up to one alignment before its data.
     let most = device.max_binding.min(device.max_buffer);
     let usable = most.saturating_sub(u64::from(device.offset_alignment));
@@ -941,33 +1016,70 @@ fn rows_per_chunk(problem: &Problem, device: &DeviceProfile, strategy: Strategy)
             needed: 4 * ACCUMULATOR_WORDS as u64 + u64::from(device.offset_alignment),
         });
     }
-    // Interleaved rows go together.
-    let group = problem.inner() as u64;
-    let columns = group * problem.row_length() as u64;
-    let mut widest = problem.dtype().size() as u64;
-    if problem.outputs().iter().any(Wanted::has_classes) {
-        widest = widest.max(problem.dtype_out().size() as u64);
-    }
-    if matches!(problem.labels(), LabelKind::Dense | LabelKind::Vector) {
-        widest = 4;
-    }
-    let group_bytes = widest * columns;
-    if group_bytes > usable {
+    let footprint = Footprint::of(problem);
+    // Two chunks, each on the device and in staging.
+    let share = device.memory.map_or(u64::MAX, |memory| memory / 4);
+    let state_bytes = 4 * state_words(1, problem.classes(), strategy);
+    let (inner, columns) = (problem.inner() as u64, problem.row_length());
+    let row_bytes = footprint.widest * columns as u64;
+    if state_bytes > usable {
         return Err(Error::RowTooWide {
-            what: match group {
-                1 => Slot::Logits.name(),
-                _ => "logits, whose rows are interleaved",
-            },
-            needed: group_bytes,
+            what: Slot::States.name(),
+            needed: state_bytes,
             limit: usable,
         });
     }
-    let state_bytes = 4 * group * state_words(1, problem.classes(), strategy);
-    let fits = (usable / group_bytes.max(state_bytes)).min((CHUNK_BYTES / group_bytes).max(1));
+    let fits = (usable / row_bytes.max(state_bytes)).min(share / footprint.row(columns));
+    if fits == 0 {
+        return window(problem, &footprint, strategy, usable, share);
+    }
+    // Interleaved rows go together where they can.
+    let group = if fits >= inner { inner } else { 1 };
     // One workgroup per row in two dimensions; element numbers of 32 bits hold for any binding.
     let dispatch = u64::from(device.max_workgroups).pow(2);
-    let rows = group * fits.min(dispatch / group).max(1);
-    Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+    let rows = fits.min((CHUNK_BYTES / row_bytes).max(group)).min(dispatch);
+    let rows = (rows / group).max(1) * group;
+    Ok([usize::try_from(rows).unwrap_or(usize::MAX), columns])
+}
+
+/// A part of a row as a chunk, where a row is too much.
+fn window(
+    problem: &Problem,
+    footprint: &Footprint,
+    strategy: Strategy,
+    usable: u64,
+    share: u64,
+) -> Result<[usize; 2]> {
+    let row_bytes = footprint.widest * problem.row_length() as u64;
+    let by_parts = |columns: u64| columns / PART as u64 * PART as u64;
+    let by_memory = share.saturating_sub(footprint.vectors) / (footprint.matrices + 4);
+    let columns = by_parts(by_memory.min(usable / footprint.widest));
+    match (problem.inner(), strategy) {
+        (1, Strategy::SplitRow) if columns > 0 => Ok([1, columns as usize]),
+        (1, Strategy::SplitRow) => Err(Error::BudgetTooSmall {
+            given: share.saturating_mul(4),
+            needed: 4 * (footprint.row(PART) + 4 * PART as u64),
+        }),
+        (1, _) => Err(Error::RowTooWide {
+            what: Slot::Logits.name(),
+            needed: row_bytes,
+            limit: usable.min(share),
+        }),
+        _ => Err(Error::RowTooWide {
+            what: "logits, whose rows are interleaved",
+            needed: row_bytes,
+            limit: usable.min(share),
+        }),
+    }
+}
+
+/// Chunks of so many rows and columns.
+fn chunks(problem: &Problem, rows: usize, columns: usize) -> usize {
+    let windows = problem.row_length().div_ceil(columns);
+    match problem.inner() {
+        inner if rows < inner => problem.rows() / inner * inner.div_ceil(rows),
+        _ => problem.rows().div_ceil(rows) * windows,
+    }
 }
 
 /// Numbers of a vector of four words.
@@ -993,7 +1105,10 @@ impl fmt::Display for Plan {
             count(self.rows, "row", "rows"),
             count(self.classes, "class", "classes"),
             count(self.chunks(), "chunk", "chunks"),
-            count(self.rows_per_chunk, "row", "rows"),
+            match self.columns_per_chunk < self.classes {
+                true => count(self.columns_per_chunk, "column", "columns"),
+                false => count(self.rows_per_chunk, "row", "rows"),
+            },
         )?;
         for pass in &self.passes {
             writeln!(

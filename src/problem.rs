@@ -501,23 +501,7 @@ impl Problem {
             });
         }
         expect_length("logits", self.elements(), batch.logits.len(), matrix)?;
-        if self.denominator == Denominator::Buffer {
-            return Err(Error::OnlyOnDevice);
-        }
-        let weights = if self.class_weights { self.classes } else { 0 };
-        expect_length(
-            "class weights",
-            weights,
-            batch.class_weights.len(),
-            || match self.class_weights {
-                true => format!("one per class, {} classes", self.classes),
-                false => "the problem was built without".to_owned(),
-            },
-        )?;
-        let bad = |weight: &f32| !(weight.is_finite() && *weight >= 0.0);
-        if let Some((class, &value)) = first(batch.class_weights, bad) {
-            return Err(Error::BadClassWeight { class, value });
-        }
+        self.check_constants(batch.class_weights)?;
         let upstream = match self.upstream {
             Upstream::PerRow => self.rows,
             Upstream::Shared => 1,
@@ -532,12 +516,7 @@ impl Problem {
                 Upstream::PerRow | Upstream::Number(_) => vector(),
             },
         )?;
-        if let Some((row, &value)) = first(batch.upstream, |value| !value.is_finite()) {
-            return Err(Error::UpstreamNotFinite {
-                row: Some(row),
-                value,
-            });
-        }
+        self.check_upstream(0, batch.upstream)?;
         match (self.labels, batch.labels) {
             (LabelKind::None, Labels::None) => Ok(self.rows),
             (LabelKind::Dense, Labels::Dense(values))
@@ -545,23 +524,11 @@ impl Problem {
                 expect_length(self.labels.name(), self.elements(), values.len(), matrix)?;
                 Ok(self.rows)
             }
-            (LabelKind::Index { ignore_index }, Labels::Index(labels)) => {
+            (LabelKind::Index { .. }, Labels::Index(labels)) => {
                 expect_length("labels", self.rows, labels.len(), vector)?;
                 let mut valid = 0;
                 for row in 0..self.rows {
-                    let value = labels.label(row);
-                    if value == i128::from(ignore_index) {
-                        continue;
-                    }
-                    if value < 0 || value >= self.classes as i128 {
-                        return Err(Error::BadLabel {
-                            row,
-                            value,
-                            classes: self.classes,
-                            ignore_index,
-                        });
-                    }
-                    valid += 1;
+                    valid += usize::from(self.check_label(row, labels.label(row))?);
                 }
                 Ok(valid)
             }
@@ -570,6 +537,61 @@ impl Problem {
                 found: found.name(),
             }),
         }
+    }
+}
+
+/// The parts of a check, for batches that are not in memory.
+impl Problem {
+    /// What is the same for all rows.
+    pub(crate) fn check_constants(&self, class_weights: &[f32]) -> Result<()> {
+        if self.denominator == Denominator::Buffer {
+            return Err(Error::OnlyOnDevice);
+        }
+        let weights = if self.class_weights { self.classes } else { 0 };
+        expect_length(
+            "class weights",
+            weights,
+            class_weights.len(),
+            || match self.class_weights {
+                true => format!("one per class, {} classes", self.classes),
+                false => "the problem was built without".to_owned(),
+            },
+        )?;
+        let bad = |weight: &f32| !(weight.is_finite() && *weight >= 0.0);
+        match first(class_weights, bad) {
+            Some((class, &value)) => Err(Error::BadClassWeight { class, value }),
+            None => Ok(()),
+        }
+    }
+
+    /// The upstream gradients of the rows from `row` on.
+    pub(crate) fn check_upstream(&self, row: usize, upstream: &[f32]) -> Result<()> {
+        match first(upstream, |value| !value.is_finite()) {
+            Some((at, &value)) => Err(Error::UpstreamNotFinite {
+                row: Some(row + at),
+                value,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a row counts, by its index label.
+    pub(crate) fn check_label(&self, row: usize, value: i128) -> Result<bool> {
+        let LabelKind::Index { ignore_index } = self.labels else {
+            return Ok(true);
+        };
+        if value == i128::from(ignore_index) {
+            return Ok(false);
+        }
+        if value < 0 || value >= self.classes as i128 {
+            return Err(Error::BadLabel {
+                row,
+                value,
+                classes: self.classes,
+                ignore_index,
+            });
+        }
+        Ok(true)
     }
 }
 

@@ -1,16 +1,17 @@
 //! Binds a prepared problem to buffers and records its dispatches into the caller's encoder.
 //! Never submits; recording creates nothing.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::{Engine, Pipeline, Prepared};
 use crate::error::{Error, Result};
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
-    EMPTY_IS_ZERO, NOT_WANTED, Params, SLOT, STATUS_WORDS, Slot, Variant, Width, status,
+    EMPTY_IS_ZERO, NOT_WANTED, Params, RowKernel, SLOT, STATUS_WORDS, Slot, Variant, Width,
+    status,
 };
-use crate::plan::in_vector;
-use crate::plan::{DeviceProfile, Plan};
+use crate::plan::{DeviceProfile, Pass, Plan, in_vector};
 use crate::problem::{
     Denominator, Dtype, EmptyMean, LabelKind, Problem, Reduction, Upstream, Wanted,
 };
@@ -87,7 +88,7 @@ pub struct Buffers<'a> {
     pub loss: Option<BufferRange<'a>>,
     /// f32 `[1]`; `None` with [`Reduction::None`].
     pub z_loss: Option<BufferRange<'a>>,
-    /// u32 `[6]`, see [`Status::from_words`]; [`STATUS_SIZE`] bytes.
+    /// u32 `[8]`, see [`Status::from_words`]; [`STATUS_SIZE`] bytes.
     pub status: BufferRange<'a>,
     /// Room to work in, [`Prepared::scratch_size`] bytes. Zero before it is used for the first time,
     /// as a new buffer is; see [`Bound::record_reset`] for one that is not.
@@ -139,22 +140,23 @@ pub struct Status {
     /// The smallest number of such a row.
     pub first_bad_label: Option<u32>,
     /// Rows that are not ignored.
-    pub valid_rows: u32,
+    pub valid_rows: u64,
     /// Rows whose prediction is their label, where predictions are wanted.
-    pub correct: u32,
+    pub correct: u64,
 }
 
 impl Status {
     /// From the words of [`Buffers::status`].
     pub fn from_words(words: &[u32; STATUS_WORDS]) -> Status {
         let first = |word: usize| (words[word] != 0).then_some(!words[word]);
+        let wide = |low: usize, high: usize| u64::from(words[high]) << 32 | u64::from(words[low]);
         Status {
             nan_rows: words[status::NAN_ROWS],
             first_nan_row: first(status::FIRST_NAN_ROW),
             bad_labels: words[status::BAD_LABELS],
             first_bad_label: first(status::FIRST_BAD_LABEL),
-            valid_rows: words[status::VALID],
-            correct: words[status::CORRECT],
+            valid_rows: wide(status::VALID, status::VALID_HIGH),
+            correct: wide(status::CORRECT, status::CORRECT_HIGH),
         }
     }
 }
@@ -166,6 +168,57 @@ pub struct Chunk {
     pub rows: usize,
     /// Rows of the batch before them.
     pub rows_before: usize,
+}
+
+/// What of a batch is on the device at once: some rows, or a window of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Rows of the batch. Fewer than are interleaved are some that are.
+    pub rows: Range<usize>,
+    /// Columns of the rows; those of a window begin a part.
+    pub columns: Range<usize>,
+}
+
+impl Piece {
+    /// The class weights of a window: its columns, as far as they are classes; the last class, where none
+    /// is.
+    pub fn classes(&self, problem: &Problem) -> Range<usize> {
+        let classes = problem.classes();
+        self.columns.start.min(classes - 1)..self.columns.end.min(classes)
+    }
+}
+
+/// What is done with a piece of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Its labels are added to the denominator.
+    Count,
+    /// All else, of whole rows.
+    Rows,
+    /// The states of the parts of a window.
+    States,
+    /// The state of a row from those of its parts, and what follows but its outputs of the shape of the
+    /// logits. The window is where the row's label is.
+    Merge,
+    /// The outputs of a window of the shape of the logits.
+    Apply,
+}
+
+impl Work {
+    /// Whether a pass of a plan belongs to it.
+    fn has(self, pass: &Pass) -> bool {
+        let kernel = match pass.variant {
+            Variant::Row { kernel, .. } => Some(kernel),
+            _ => None,
+        };
+        match self {
+            Work::Count => false,
+            Work::Rows => true,
+            Work::States => kernel == Some(RowKernel::SplitStates),
+            Work::Apply => kernel == Some(RowKernel::SplitApply),
+            Work::Merge => !Work::States.has(pass) && !Work::Apply.has(pass),
+        }
+    }
 }
 
 /// Places in the scratch buffer, from its first aligned byte on.
@@ -207,13 +260,12 @@ impl Scratch {
 }
 
 impl Problem {
-    /// Bytes of the array of a slot for so many rows, where the caller gives it; `None` where the
-    /// problem does without.
-    pub(crate) fn size_of(&self, slot: Slot, rows: u64) -> Option<u64> {
+    /// Bytes of the array of a slot for so many rows and columns, where the caller gives it; `None` where
+    /// the problem does without.
+    pub(crate) fn size_of(&self, slot: Slot, rows: u64, columns: u64) -> Option<u64> {
         let row_vector = 4 * rows;
-        let matrix = |dtype: Dtype| {
-            (dtype.size() as u64 * rows * self.row_length() as u64).next_multiple_of(4)
-        };
+        let matrix =
+            |dtype: Dtype| (dtype.size() as u64 * rows * columns).next_multiple_of(4);
         let when = |wanted: Wanted, size: u64| self.wants(wanted).then_some(size);
         let out = matrix(self.dtype_out());
         let wants_grad = self.wants(Wanted::Grad);
@@ -225,7 +277,10 @@ impl Problem {
                 LabelKind::Index { .. } => Some(row_vector),
                 LabelKind::Dense | LabelKind::Vector => Some(matrix(Dtype::F32)),
             },
-            Slot::ClassWeights => self.class_weights().then_some(4 * self.classes() as u64),
+            Slot::ClassWeights => {
+                let classes = columns.min(self.classes() as u64);
+                self.class_weights().then_some(4 * classes)
+            }
             Slot::Upstream => match self.upstream() {
                 _ if !wants_grad => None,
                 Upstream::Number(_) => None,
@@ -362,6 +417,14 @@ impl Prepared {
         buffers: &Buffers<'_>,
         chunk: Chunk,
     ) -> Result<Bound> {
+        let problem = self.problem();
+        if !chunk.rows.is_multiple_of(problem.inner()) {
+            return Err(Error::BadShape {
+                what: "the number of rows of a chunk",
+                value: chunk.rows,
+                needed: format!("a multiple of the {} interleaved rows", problem.inner()),
+            });
+        }
         let counted = !self.plan().count.is_empty();
         if counted && chunk.rows != self.problem().rows() {
             return Err(Error::ChunkDenominator {
@@ -371,43 +434,47 @@ impl Prepared {
         }
         let denominator = match counted {
             true => InUse::Counted,
-            false => InUse::Known(self.problem().rows() as u32),
+            false => InUse::Known(problem.rows() as u64),
         };
-        self.bind_with(engine, buffers, chunk, denominator).await
+        let piece = Piece {
+            rows: 0..chunk.rows,
+            columns: 0..problem.row_length(),
+        };
+        let rows_before = chunk.rows_before as u32;
+        self.bind_with(engine, buffers, &piece, rows_before, denominator, Work::Rows)
+            .await
     }
 
-    /// [`Prepared::bind_chunk`], the host having counted the rows that are not ignored, or recording
-    /// the count of all chunks before the rows of the first.
-    pub(crate) async fn bind_counted(
+    /// [`Prepared::bind_chunk`] for a piece of a batch, whose rows the device numbers from 0, the host
+    /// having counted the rows that are not ignored, or recording the count of all pieces before the rows
+    /// of the first.
+    pub(crate) async fn bind_piece(
         &self,
         engine: &Engine,
         buffers: &Buffers<'_>,
-        chunk: Chunk,
-        valid_rows: u32,
+        piece: &Piece,
+        work: Work,
+        valid_rows: u64,
     ) -> Result<Bound> {
         let denominator = match self.problem().sums_weights() && !self.plan().count.is_empty() {
             true => InUse::Counted,
             false => InUse::Known(valid_rows),
         };
-        self.bind_with(engine, buffers, chunk, denominator).await
+        self.bind_with(engine, buffers, piece, 0, denominator, work)
+            .await
     }
 
     async fn bind_with(
         &self,
         engine: &Engine,
         buffers: &Buffers<'_>,
-        chunk: Chunk,
+        piece: &Piece,
+        rows_before: u32,
         denominator: InUse,
+        work: Work,
     ) -> Result<Bound> {
         let problem = self.problem();
-        let rows = chunk.rows as u64;
-        if !chunk.rows.is_multiple_of(problem.inner()) {
-            return Err(Error::BadShape {
-                what: "the number of rows of a chunk",
-                value: chunk.rows,
-                needed: format!("a multiple of the {} interleaved rows", problem.inner()),
-            });
-        }
+        let (rows, columns) = (piece.rows.len() as u64, piece.columns.len() as u64);
         let alignment = u64::from(engine.profile().offset_alignment);
         let scratch = Scratch::new(engine.profile());
         let state_words = self.plan().state_words(rows);
@@ -415,7 +482,7 @@ impl Prepared {
 
         let mut arrays = Vec::new();
         for slot in ARRAYS {
-            match (problem.size_of(slot, rows), buffers.of(slot)) {
+            match (problem.size_of(slot, rows, columns), buffers.of(slot)) {
                 (None, None) => {}
                 (Some(needed), Some(range)) => {
                     arrays.push((slot, checked(slot.name(), range, needed)?));
@@ -438,7 +505,16 @@ impl Prepared {
                 Slot::Softmax | Slot::LogSoftmax | Slot::Grad => problem.dtype_out(),
                 _ => Dtype::F32,
             };
-            ((range(slot).offset % alignment) / dtype.size() as u64) as u32
+            // What begins with a later column is addressed from where the first one would be.
+            let dense = matches!(problem.labels(), LabelKind::Dense | LabelKind::Vector);
+            let before = match slot {
+                Slot::Logits | Slot::Softmax | Slot::LogSoftmax | Slot::Grad => piece.columns.start,
+                Slot::Labels if dense => piece.columns.start,
+                Slot::ClassWeights => piece.classes(problem).start,
+                _ => 0,
+            };
+            let at = (range(slot).offset % alignment) / dtype.size() as u64;
+            (at as u32).wrapping_sub(before as u32)
         };
         let wanted = |slot| given(slot).map_or(NOT_WANTED, |_| start(slot));
         let (upstream_stride, upstream) = match problem.upstream() {
@@ -448,7 +524,10 @@ impl Prepared {
         };
         let (denominator_word, denominator_flags) = denominator.of(problem);
         let params = Params {
-            rows: chunk.rows as u32,
+            rows: rows as u32,
+            inner: problem.inner().min(piece.rows.len().max(1)) as u32,
+            first_column: piece.columns.start as u32,
+            end_column: piece.columns.end as u32,
             logits_start: start(Slot::Logits),
             labels_start: start(Slot::Labels),
             class_weights_start: start(Slot::ClassWeights),
@@ -466,7 +545,7 @@ impl Prepared {
             loss_start: wanted(Slot::Loss),
             z_loss_start: wanted(Slot::ZLoss),
             status_start: start(Slot::Status),
-            rows_before: chunk.rows_before as u32,
+            rows_before,
             upstream_stride,
             upstream,
             denominator: denominator_word,
@@ -475,11 +554,12 @@ impl Prepared {
         };
 
         // Bindings cannot be empty, and no rows have nothing but a reduction.
-        let with_rows = chunk.rows > 0;
+        let with_rows = rows > 0;
         let counts = matches!(denominator, InUse::Counted).then_some(&self.plan().count[..]);
         let counts = counts.filter(|_| with_rows).unwrap_or_default();
         let rows_passes = &self.plan().passes[..];
         let rows_passes = if with_rows { rows_passes } else { &[] };
+        let rows_passes = rows_passes.iter().filter(|pass| work.has(pass));
         let mut steps = Vec::new();
         for pass in counts
             .iter()
@@ -549,7 +629,7 @@ enum InUse {
     /// From the labels, on the device.
     Counted,
     /// From the problem, or this number of rows.
-    Known(u32),
+    Known(u64),
 }
 
 impl InUse {
@@ -569,7 +649,11 @@ impl InUse {
             (Reduction::Mean, _, InUse::Counted) => {
                 (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT)
             }
-            (Reduction::Mean, _, InUse::Known(rows)) => (rows, DENOMINATOR_IS_COUNT),
+            (Reduction::Mean, _, InUse::Known(rows)) => match u32::try_from(rows) {
+                Ok(rows) => (rows, DENOMINATOR_IS_COUNT),
+                // The nearest f32, which is one half of a unit in the last place off, at most.
+                Err(_) => ((rows as f32).to_bits(), 0),
+            },
         };
         (word, flags | empty)
     }
@@ -668,13 +752,12 @@ fn make_steps(
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let Params {
-            rows,
-            classes,
-            row_length,
-            ..
-        } = *params;
-        let workgroups = pipeline.pass.workgroups(rows, classes, row_length, most);
+        let here = |columns: u32| {
+            let end = columns.min(params.end_column);
+            end.saturating_sub(params.first_column)
+        };
+        let (classes, columns) = (here(params.classes), here(params.row_length));
+        let workgroups = pipeline.pass.workgroups(params.rows, classes, columns, most);
         Step {
             pipeline,
             bind_group,
@@ -718,8 +801,8 @@ impl Bound {
         record(encoder, self.count.iter().take(steps));
     }
 
-    /// Records the rows where the denominator is known.
-    pub(crate) fn record_counted_rows(&self, encoder: &mut wgpu::CommandEncoder) {
+    /// Records what follows where the denominator is known.
+    pub(crate) fn record_counted(&self, encoder: &mut wgpu::CommandEncoder) {
         record(encoder, &self.rows);
     }
 

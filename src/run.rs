@@ -9,8 +9,9 @@ use crate::plan::Plan;
 use crate::problem::{
     Batch, Denominator, EmptyMean, LabelKind, Problem, Reduction, Results, Wanted,
 };
-use crate::record::Chunk;
-use crate::stream::{Stream, Work};
+use crate::record::{Piece, Work};
+use crate::source::{self, Collected, Sink, Source};
+use crate::stream::{Step, Stream, copying_threads};
 
 /// Where the time of a host call went: what the host did, one after the other, so that the parts add
 /// up. While it uploads and downloads chunks, the device works on others: a batch of several chunks is
@@ -52,8 +53,8 @@ impl Engine {
     /// Runs a problem on a batch.
     ///
     /// # Errors
-    /// Those of [`Problem::check`] before anything is dispatched, those of
-    /// [`Engine::prepare`], and device faults. No partial result is ever returned.
+    /// Those of [`Problem::check`] before anything is dispatched, those of [`Plan::new`] and of the
+    /// pipelines that it needs, and device faults. No partial result is ever returned.
     pub async fn run(&self, problem: &Problem, batch: &Batch<'_>) -> Result<Results> {
         Ok(self.run_timed(problem, batch).await?.0)
     }
@@ -78,9 +79,8 @@ impl Engine {
     ) -> Result<(Results, Times)> {
         let watch = Watch::start();
         let valid = problem.check(batch)?;
-        let plan = Plan::new(problem, self.profile())?.counted_by_host(problem);
-        let prepared = self.prepare_plan(problem, plan).await?;
-        self.run_chunks(&prepared, batch, valid, watch).await
+        let plan = Plan::new(problem, self.profile())?;
+        self.run_batch(problem, plan, batch, valid, watch).await
     }
 
     /// [`Engine::run`] with a strategy of the caller's choice; results have the same bits.
@@ -96,21 +96,79 @@ impl Engine {
         let watch = Watch::start();
         let valid = problem.check(batch)?;
         let plan = Plan::with_strategy(problem, self.profile(), strategy)?;
-        let plan = plan.counted_by_host(problem);
-        let prepared = self.prepare_plan(problem, plan).await?;
-        Ok(self.run_chunks(&prepared, batch, valid, watch).await?.0)
+        Ok(self.run_batch(problem, plan, batch, valid, watch).await?.0)
     }
 
-    async fn run_chunks(
+    /// [`Engine::run`] on a batch of any size, of which a few rows at a time are in memory, or windows of
+    /// one row: values come from a [`Source`], and results go to a [`Sink`]. What is returned are the
+    /// reduced losses and the counts. The bits are those of [`Engine::run`].
+    ///
+    /// Chunks take the memory that [`Engine::with_memory`] allows. A source is asked for all labels and
+    /// upstream gradients once before anything is dispatched, and again with the rows.
+    ///
+    /// # Errors
+    /// As [`Engine::run`]; [`Error::Stream`] with what the source or the sink failed with. The sink may have
+    /// taken a part of the results by then.
+    pub async fn run_stream(
         &self,
-        prepared: &Prepared,
+        problem: &Problem,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+    ) -> Result<(Results, Times)> {
+        let watch = Watch::start();
+        let valid = source::check(problem, source)?;
+        let plan = Plan::new(problem, self.profile())?;
+        self.run_steps(problem, plan, source, sink, valid, watch)
+            .await
+    }
+
+    async fn run_batch(
+        &self,
+        problem: &Problem,
+        plan: Plan,
         batch: &Batch<'_>,
         valid: usize,
         watch: Watch,
     ) -> Result<(Results, Times)> {
-        let problem = prepared.problem();
-        let mut results = empty_results(problem)?;
-        results.valid_rows = valid as u64;
+        let mut collected = Collected {
+            results: empty_results(problem)?,
+            threads: copying_threads(self),
+        };
+        let mut source = *batch;
+        let steps = self.run_steps(
+            problem,
+            plan,
+            &mut source,
+            &mut collected,
+            valid as u64,
+            watch,
+        );
+        let (totals, times) = steps.await?;
+        let results = Results {
+            loss: totals.loss,
+            z_loss: totals.z_loss,
+            correct: totals.correct,
+            valid_rows: totals.valid_rows,
+            nan_rows: totals.nan_rows,
+            first_nan_row: totals.first_nan_row,
+            ..collected.results
+        };
+        Ok((results, times))
+    }
+
+    async fn run_steps(
+        &self,
+        problem: &Problem,
+        plan: Plan,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        valid: u64,
+        watch: Watch,
+    ) -> Result<(Results, Times)> {
+        let plan = plan.counted_by_host(problem);
+        let prepared = self.prepare_plan(problem, plan).await?;
+        let mut results = empty_totals(problem);
+        results.valid_rows = valid;
         if problem.rows() == 0 {
             let empty = matches!(
                 problem.denominator(),
@@ -123,35 +181,86 @@ impl Engine {
             return Ok((results, Times::default()));
         }
         self.alive()?;
-        if u32::try_from(valid).is_err() {
+        // Weights are counted by 32 bits on the device, and exact sums have room for so many rows.
+        let most = if problem.sums_weights() { 32 } else { 36 };
+        if problem.rows() as u64 >> most != 0 {
             return Err(Error::TooLarge {
                 rows: problem.rows(),
                 classes: problem.classes(),
             });
         }
-        let mut stream = Stream::new(self, prepared, batch, results).await?;
+        let mut stream = Stream::new(self, &prepared, source, sink, results).await?;
         let setup = watch.elapsed();
-        let chunk_at = |rows_before: usize| {
-            let left = problem.rows() - rows_before;
-            let rows = left.min(prepared.plan().rows_per_chunk);
-            (rows > 0).then_some(Chunk { rows, rows_before })
-        };
-        let chunks = || {
-            let after = |chunk: &Chunk| chunk_at(chunk.rows_before + chunk.rows);
-            std::iter::successors(chunk_at(0), after)
-        };
+        let windows = prepared.plan().has_windows(problem);
         if problem.sums_weights() && !prepared.plan().count.is_empty() {
-            for chunk in chunks() {
-                stream.send(Work::Count, chunk).await?;
+            for mut piece in pieces(&prepared) {
+                let is_last = piece.rows.end == problem.rows();
+                if windows {
+                    piece = stream.label_window(piece.rows.start)?;
+                }
+                let work = Work::Count;
+                stream.send(Step { work, piece, is_last }).await?;
             }
         }
-        for chunk in chunks() {
-            stream.send(Work::Rows, chunk).await?;
+        for piece in pieces(&prepared) {
+            let is_last = piece.rows.end == problem.rows();
+            if !windows {
+                let work = Work::Rows;
+                stream.send(Step { work, piece, is_last }).await?;
+                continue;
+            }
+            let row = piece.rows.start;
+            for piece in row_windows(&prepared, row, problem.classes()) {
+                let work = Work::States;
+                let is_last = false;
+                stream.send(Step { work, piece, is_last }).await?;
+            }
+            let writes = problem.outputs().iter().any(Wanted::has_classes);
+            let piece = stream.label_window(row)?;
+            let merge = Step {
+                work: Work::Merge,
+                piece,
+                is_last: is_last && !writes,
+            };
+            stream.send(merge).await?;
+            let columns = if writes { problem.row_length() } else { 0 };
+            for piece in row_windows(&prepared, row, columns) {
+                let work = Work::Apply;
+                let is_last = is_last && piece.columns.end == columns;
+                stream.send(Step { work, piece, is_last }).await?;
+            }
         }
         let (results, mut times) = stream.finish().await?;
         times.setup += setup;
         Ok((results, times))
     }
+}
+
+/// All rows of a batch, cut into pieces: of interleaved rows some or all.
+fn pieces(prepared: &Prepared) -> impl Iterator<Item = Piece> {
+    let (problem, plan) = (prepared.problem(), prepared.plan());
+    let (rows, inner, most) = (problem.rows(), problem.inner(), plan.rows_per_chunk);
+    let columns = 0..problem.row_length();
+    let from = move |start: usize| {
+        let end = match most < inner {
+            true => (start / inner + 1) * inner,
+            false => rows,
+        };
+        (start < rows).then(|| start..end.min(start + most))
+    };
+    std::iter::successors(from(0), move |rows| from(rows.end)).map(move |rows| Piece {
+        rows,
+        columns: columns.clone(),
+    })
+}
+
+/// So many columns of a row, cut into windows.
+fn row_windows(prepared: &Prepared, row: usize, columns: usize) -> impl Iterator<Item = Piece> {
+    let step = prepared.plan().columns_per_chunk;
+    (0..columns).step_by(step).map(move |start| Piece {
+        rows: row..row + 1,
+        columns: start..columns.min(start + step),
+    })
 }
 
 /// A vector of `len` zeros, or an error where the host has no room for it. Untouched memory of a large
@@ -173,17 +282,12 @@ fn empty_results(problem: &Problem) -> Result<Results> {
             .then(|| zeros(&wanted.to_string(), len))
             .transpose()
     };
-    let reduced =
-        |wanted| (problem.wants(wanted) && problem.reduction() != Reduction::None).then_some(0.0);
-    let index_labels = matches!(problem.labels(), LabelKind::Index { .. });
-    let compared = problem.wants(Wanted::Predictions) || problem.wants(Wanted::Correct);
     Ok(Results {
         softmax: vector(Wanted::Softmax, elements)?,
         log_softmax: vector(Wanted::LogSoftmax, elements)?,
         grad: vector(Wanted::Grad, elements)?,
         losses: vector(Wanted::Losses, rows)?,
         lse: vector(Wanted::Lse, rows)?,
-        loss: reduced(Wanted::Loss),
         predictions: problem
             .wants(Wanted::Predictions)
             .then(|| zeros("predictions", rows))
@@ -194,8 +298,20 @@ fn empty_results(problem: &Problem) -> Result<Results> {
             .then(|| zeros("correct", rows))
             .transpose()?,
         z_losses: vector(Wanted::ZLosses, rows)?,
+        ..Results::default()
+    })
+}
+
+/// Results that have no vectors, with 0 for each number that will be one.
+fn empty_totals(problem: &Problem) -> Results {
+    let reduced =
+        |wanted| (problem.wants(wanted) && problem.reduction() != Reduction::None).then_some(0.0);
+    let index_labels = matches!(problem.labels(), LabelKind::Index { .. });
+    let compared = problem.wants(Wanted::Predictions) || problem.wants(Wanted::Correct);
+    Results {
+        loss: reduced(Wanted::Loss),
         z_loss: reduced(Wanted::ZLoss),
         correct: (index_labels && compared).then_some(0),
         ..Results::default()
-    })
+    }
 }

@@ -1,12 +1,13 @@
-//! Chunks of rows on their way through the device, several at once: while it works on one, the host
+//! Pieces of a batch on their way through the device, several at once: while it works on one, the host
 //! writes the next into memory that the device reads, and takes the results of the last from memory
 //! that it wrote.
 //!
-//! A chunk travels in a [`Lane`]: its arrays on the device, each with a staging buffer of the same size
-//! that the host maps; on a software driver, whose memory is the host's, they are one. All that a chunk
+//! A piece travels in a [`Lane`]: its arrays on the device, each with a staging buffer of the same size
+//! that the host maps; on a software driver, whose memory is the host's, they are one. All that a piece
 //! needs is one submission: copies in, kernels, copies out. When the device is done with it, the lane
-//! takes another chunk. Memory is that of [`LANES`] chunks, on the device and again for staging.
+//! takes another piece. Memory is that of [`LANES`] pieces, on the device and again for staging.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -14,36 +15,33 @@ use half::{bf16, f16};
 
 use crate::engine::{Engine, Prepared};
 use crate::error::{Error, Result};
-use crate::kernel::{STATUS_WORDS, Slot, device_ignore_index};
+use crate::kernel::{PART, STATUS_WORDS, Slot, device_ignore_index};
 use crate::problem::{
-    Batch, Dtype, LabelKind, Labels, Padding, Problem, Reduction, Results, Upstream, Wanted,
+    Dtype, LabelKind, Logits, Padding, Problem, Reduction, Results, Upstream, Wanted,
 };
-use crate::record::{BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
+use crate::record::{BufferRange, Buffers, Piece, STATUS_SIZE, Status, Work};
 use crate::run::{Times, Watch};
+use crate::source::{Sink, Source, Values, expect, failed};
 use crate::threads;
 use crate::transfer::Mapping;
 
-/// Chunks on their way at once: one that the device works on, one that the host does.
+/// Pieces on their way at once: one that the device works on, one that the host does.
 const LANES: usize = 2;
 /// Bytes before the loss, and again before the z-loss, among the totals: a multiple of every alignment
 /// that a binding may need.
 const LOSS_OFFSET: u64 = 256;
 /// Bytes of the totals.
 const TOTALS_SIZE: u64 = 2 * LOSS_OFFSET + 4;
-
-/// What is done with the rows of a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Their labels are added to the denominator.
-    Count,
-    /// All else.
-    Rows,
-}
-
 /// Bytes that one thread copies at a time.
-const PART: usize = 2 << 20;
+const COPIED: usize = 2 << 20;
+/// Bytes that are copied as they come; fewer are held until there are more.
+const HELD: usize = 1 << 16;
+/// Labels that are narrowed at once.
+const LABELS: usize = 256;
+/// What mapped parts of a buffer begin at a multiple of.
+const ALIGNMENT: usize = wgpu::MAP_ALIGNMENT as usize;
 
-/// An array of a chunk.
+/// An array of a piece.
 struct Array {
     slot: Slot,
     device: wgpu::Buffer,
@@ -58,18 +56,41 @@ impl Array {
     }
 }
 
-/// What one chunk travels in.
+/// What one piece travels in.
 struct Lane {
     /// Mapped until they are sent, and again when they have landed.
     inputs: Vec<Array>,
+    /// The last is the status, with the reduced losses behind it.
     outputs: Vec<Array>,
 }
 
-/// A chunk that the device has.
+impl Lane {
+    /// What comes back after some work.
+    fn outputs(&self, work: Work) -> impl Iterator<Item = &Array> {
+        self.outputs.iter().filter(move |output| {
+            let is_matrix = matches!(output.slot, Slot::Softmax | Slot::LogSoftmax | Slot::Grad);
+            match work {
+                Work::Count | Work::States => false,
+                Work::Rows => true,
+                Work::Merge => !is_matrix,
+                Work::Apply => is_matrix || output.slot == Slot::Status,
+            }
+        })
+    }
+}
+
+/// A step of the way through a batch.
+pub(crate) struct Step {
+    pub work: Work,
+    pub piece: Piece,
+    /// Whether no other follows of its kind: all labels are counted, or all is done.
+    pub is_last: bool,
+}
+
+/// A step that the device has.
 struct Flight {
     lane: Lane,
-    work: Work,
-    chunk: Chunk,
+    step: Step,
     submission: wgpu::SubmissionIndex,
     mappings: Vec<Mapping>,
 }
@@ -78,13 +99,13 @@ struct Flight {
 pub(crate) struct Stream<'a> {
     engine: &'a Engine,
     prepared: &'a Prepared,
-    batch: &'a Batch<'a>,
+    source: &'a mut dyn Source,
+    sink: &'a mut dyn Sink,
+    /// All but the vectors.
     results: Results,
     times: Times,
-    /// What every chunk reads: the class weights, an upstream gradient for all.
+    /// What every piece reads: the class weights, an upstream gradient for all.
     constants: Vec<(Slot, wgpu::Buffer)>,
-    /// The status, and the reduced losses behind it.
-    totals: Array,
     scratch: wgpu::Buffer,
     /// Threads that copy.
     threads: usize,
@@ -93,53 +114,56 @@ pub(crate) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// `results` has the lengths that it will be returned with, and the number of valid rows.
+    /// `results` has the reduced losses that are wanted, and the number of valid rows.
     pub(crate) async fn new(
         engine: &'a Engine,
         prepared: &'a Prepared,
-        batch: &'a Batch<'a>,
+        source: &'a mut dyn Source,
+        sink: &'a mut dyn Sink,
         results: Results,
     ) -> Result<Stream<'a>> {
         use wgpu::BufferUsages as Usage;
         let problem = prepared.problem();
         let mut constants = Vec::new();
-        for (slot, values) in [
-            (Slot::ClassWeights, batch.class_weights),
-            (Slot::Upstream, batch.upstream),
-        ] {
-            if let (true, Some(size)) = (is_constant(problem, slot), problem.size_of(slot, 0)) {
+        for slot in [Slot::ClassWeights, Slot::Upstream] {
+            let size = size_of(problem, slot, &whole(prepared));
+            if let (true, Some(size)) = (is_constant(prepared, slot), size) {
+                let mut values: Vec<f32> = Vec::new();
+                match slot {
+                    Slot::ClassWeights => values.extend(source.class_weights()),
+                    _ => source
+                        .upstream(0..1, &mut |given| values.extend(given))
+                        .map_err(failed("the upstream gradient"))?,
+                }
+                expect(slot.name(), size as usize / 4, values.len())?;
                 let usage = Usage::STORAGE | Usage::COPY_DST;
                 let buffer = engine.buffer(slot.name(), size, usage).await?;
                 engine
                     .guarded("the upload", size, |_| {
-                        let bytes = bytemuck::cast_slice(values);
+                        let bytes = bytemuck::cast_slice(&values);
                         engine.queue().write_buffer(&buffer, 0, bytes);
                     })
                     .await?;
                 constants.push((slot, buffer));
             }
         }
-        let scratch = prepared.scratch_size_for(engine, chunk_rows(prepared));
+        let scratch = prepared.scratch_size_for(engine, whole(prepared).rows.len());
         Ok(Stream {
             engine,
             prepared,
-            batch,
+            source,
+            sink,
             results,
             times: Times::default(),
             constants,
-            totals: output(engine, Slot::Status, TOTALS_SIZE, None).await?,
             scratch: engine.buffer("scratch", scratch, Usage::STORAGE).await?,
-            // A software driver has its own use for them.
-            threads: match engine.profile().software {
-                true => 1,
-                false => threads::available(),
-            },
+            threads: copying_threads(engine),
             in_flight: VecDeque::new(),
         })
     }
 
-    /// Sends a chunk to the device; where [`LANES`] are on their way, once the first of them has landed.
-    pub(crate) async fn send(&mut self, work: Work, chunk: Chunk) -> Result<()> {
+    /// Sends a piece to the device; where [`LANES`] are on their way, once the first of them has landed.
+    pub(crate) async fn send(&mut self, step: Step) -> Result<()> {
         let first = match self.in_flight.len() < LANES {
             true => None,
             false => self.in_flight.pop_front(),
@@ -154,13 +178,32 @@ impl<'a> Stream<'a> {
             }
         };
         let watch = Watch::start();
-        let flight = self.launch(lane, work, chunk).await?;
+        let flight = self.launch(lane, step).await?;
         self.in_flight.push_back(flight);
         self.times.upload += watch.elapsed();
         Ok(())
     }
 
-    /// Waits for all chunks.
+    /// A window of a row that its label is in: one part.
+    pub(crate) fn label_window(&mut self, row: usize) -> Result<Piece> {
+        let problem = self.prepared.problem();
+        let mut label = 0;
+        if let LabelKind::Index { .. } = problem.labels() {
+            self.source
+                .labels(row..row + 1, &mut |given| {
+                    label = given.first().copied().unwrap_or_default();
+                })
+                .map_err(failed("the labels"))?;
+        }
+        let class = usize::try_from(label).unwrap_or_default();
+        let start = class.min(problem.classes() - 1) / PART * PART;
+        Ok(Piece {
+            rows: row..row + 1,
+            columns: start..problem.row_length().min(start + PART),
+        })
+    }
+
+    /// Waits for all pieces.
     pub(crate) async fn finish(mut self) -> Result<(Results, Times)> {
         while let Some(flight) = self.in_flight.pop_front() {
             self.land(flight).await?;
@@ -168,27 +211,33 @@ impl<'a> Stream<'a> {
         Ok((self.results, self.times))
     }
 
-    /// Writes a chunk where the device reads it, and submits all its work.
-    async fn launch(&self, lane: Lane, work: Work, chunk: Chunk) -> Result<Flight> {
+    /// Writes a piece where the device reads it, and submits all its work.
+    async fn launch(&mut self, lane: Lane, step: Step) -> Result<Flight> {
         let problem = self.prepared.problem();
-        let rows = rows_of(chunk);
-        let is_last = rows.end == problem.rows();
+        let Step { work, piece, .. } = &step;
+        let work = *work;
+        let size = |array: &Array| size_of(problem, array.slot, piece).unwrap_or_default();
         let mut copies_in = Vec::new();
         for input in &lane.inputs {
-            if work == Work::Rows || input.slot == Slot::Labels {
-                let size = self.size(input, chunk);
-                self.fill(input, size, rows.clone())?;
-                copies_in.push((input, size));
+            let counted = matches!(input.slot, Slot::Labels | Slot::ClassWeights);
+            if work != Work::Count || counted {
+                self.fill(input, size(input), piece)?;
+                copies_in.push((input, size(input)));
             }
         }
-        let copies_out: Vec<(&Array, u64)> = self
-            .outputs(&lane, work, chunk)
-            .map(|output| (output, self.size(output, chunk)))
+        let copies_out: Vec<(&Array, u64)> = lane
+            .outputs(work)
+            .map(|output| (output, size(output)))
             .collect();
-        let valid_rows = self.results.valid_rows as u32;
         let bound = self
             .prepared
-            .bind_counted(self.engine, &self.buffers(&lane), chunk, valid_rows)
+            .bind_piece(
+                self.engine,
+                &self.buffers(&lane),
+                piece,
+                work,
+                self.results.valid_rows,
+            )
             .await?;
         let (submission, mappings) = self
             .engine
@@ -200,14 +249,16 @@ impl<'a> Stream<'a> {
                         encoder.copy_buffer_to_buffer(staging, 0, &input.device, 0, *size);
                     }
                 }
+                // What this piece finds, not the last one in this lane.
+                if let Some(status) = lane.outputs.last() {
+                    encoder.clear_buffer(&status.device, 0, Some(STATUS_SIZE));
+                }
                 match work {
-                    Work::Count => bound.record_count(&mut encoder, is_last),
-                    Work::Rows => {
-                        bound.record_counted_rows(&mut encoder);
-                        if is_last {
-                            bound.record_reduce(&mut encoder);
-                        }
-                    }
+                    Work::Count => bound.record_count(&mut encoder, step.is_last),
+                    _ => bound.record_counted(&mut encoder),
+                }
+                if work != Work::Count && step.is_last {
+                    bound.record_reduce(&mut encoder);
                 }
                 for (output, size) in &copies_out {
                     if let Some(staging) = &output.staging {
@@ -228,18 +279,15 @@ impl<'a> Stream<'a> {
             .await?;
         Ok(Flight {
             lane,
-            work,
-            chunk,
+            step,
             submission,
             mappings,
         })
     }
 
-    /// Waits for a chunk, takes its results, and gives its lane back.
+    /// Waits for a piece, hands its results over, and gives its lane back.
     async fn land(&mut self, flight: Flight) -> Result<Lane> {
-        let Flight {
-            lane, work, chunk, ..
-        } = flight;
+        let Flight { lane, step, .. } = flight;
         let watch = Watch::start();
         self.engine
             .landed("the kernels", Some(flight.submission), flight.mappings)
@@ -247,49 +295,31 @@ impl<'a> Stream<'a> {
         self.times.waiting += watch.elapsed();
 
         let watch = Watch::start();
-        let mut results = std::mem::take(&mut self.results);
-        let outputs: Vec<&Array> = self.outputs(&lane, work, chunk).collect();
-        for output in &outputs {
-            let bytes = self.engine.bytes(output.host(), self.size(output, chunk))?;
+        let problem = self.prepared.problem();
+        let Step { work, piece, .. } = &step;
+        for output in lane.outputs(*work) {
+            let size = size_of(problem, output.slot, piece).unwrap_or_default();
+            let bytes = self.engine.bytes(output.host(), size)?;
             match output.slot {
-                Slot::Status => take_totals(&bytes, &mut results)?,
-                slot => self.take(slot, &bytes, rows_of(chunk), &mut results),
+                Slot::Status => take_status(&bytes, &step, &mut self.results)?,
+                slot => take(self.sink, problem, slot, &bytes, piece)?,
             }
         }
         self.engine
             .guarded("the read-back", 0, |_| {
-                outputs.iter().for_each(|output| output.host().unmap());
+                lane.outputs(*work)
+                    .for_each(|output| output.host().unmap());
             })
             .await?;
-        self.results = results;
+        let has_outputs = problem.outputs().iter().any(Wanted::has_classes);
+        match work {
+            Work::Rows => self.sink.done(piece.rows.len()),
+            Work::Merge if !has_outputs => self.sink.done(1),
+            Work::Apply if piece.columns.end == problem.row_length() => self.sink.done(1),
+            _ => {}
+        }
         self.times.download += watch.elapsed();
         Ok(lane)
-    }
-
-    /// What comes back of a chunk.
-    fn outputs<'b>(
-        &'b self,
-        lane: &'b Lane,
-        work: Work,
-        chunk: Chunk,
-    ) -> impl Iterator<Item = &'b Array> {
-        let is_last = rows_of(chunk).end == self.prepared.problem().rows();
-        let totals = is_last.then_some(&self.totals);
-        let outputs = lane.outputs.iter().chain(totals);
-        outputs.filter(move |_| work == Work::Rows)
-    }
-
-    /// Bytes of an array that the rows of a chunk fill.
-    fn size(&self, array: &Array, chunk: Chunk) -> u64 {
-        match array.slot {
-            Slot::Status => TOTALS_SIZE,
-            // Where it goes over the logits the problem has no array for it.
-            Slot::Grad => matrix_size(self.prepared.problem(), chunk.rows),
-            slot => {
-                let size = self.prepared.problem().size_of(slot, chunk.rows as u64);
-                size.unwrap_or_default()
-            }
-        }
     }
 
     fn buffers<'b>(&'b self, lane: &'b Lane) -> Buffers<'b> {
@@ -302,10 +332,15 @@ impl<'a> Stream<'a> {
             let found = all.iter().find(|(of, _)| *of == slot);
             found.map(|(_, buffer)| BufferRange::whole(buffer))
         };
-        let total = |offset, size| BufferRange {
-            buffer: &self.totals.device,
-            offset,
-            size,
+        let total = |offset, size| {
+            let status = lane.outputs.last();
+            // A lane always has one.
+            let buffer = status.map_or(&self.scratch, |array| &array.device);
+            BufferRange {
+                buffer,
+                offset,
+                size,
+            }
         };
         let reduced = |wanted, offset| {
             (problem.wants(wanted) && problem.reduction() != Reduction::None)
@@ -335,91 +370,245 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Writes the rows of an input where the device reads them, whole words.
-    fn fill(&self, input: &Array, size: u64, rows: Range<usize>) -> Result<()> {
+    /// Writes a piece of an input where the device reads it, whole words.
+    fn fill(&mut self, input: &Array, size: u64, piece: &Piece) -> Result<()> {
         let problem = self.prepared.problem();
-        let cells = cells_of(problem, &rows);
-        let bytes: &[u8] = match (input.slot, self.batch.labels) {
-            (Slot::Logits, _) => self.batch.logits.bytes(cells),
-            (Slot::Upstream, _) => bytemuck::cast_slice(&self.batch.upstream[rows]),
-            (_, Labels::Dense(values) | Labels::Vector(values)) => {
-                bytemuck::cast_slice(&values[cells])
-            }
-            (_, Labels::Index(labels)) => {
-                let narrowed = rows.map(|row| device_label(problem, labels.label(row)));
-                let mut words = self.engine.bytes_mut(input.host(), 0..size)?;
-                let (words, _) = words.slice(..).into_chunks();
-                words.write_iter(narrowed.map(i32::to_ne_bytes));
-                return Ok(());
-            }
-            (_, Labels::None) => &[],
+        let mut filling = Filling {
+            engine: self.engine,
+            buffer: input.host(),
+            size,
+            threads: self.threads,
+            done: 0,
+            held: Vec::new(),
+            came: 0,
+            failure: None,
         };
-        let mut parts = Vec::new();
-        for (bytes, start) in bytes.chunks(PART).zip((0..size).step_by(PART)) {
-            let words = start..size.min(start + PART as u64);
-            parts.push((self.engine.bytes_mut(input.host(), words)?, bytes));
+        let rows = piece.rows.clone();
+        let (element, given) = match input.slot {
+            Slot::Logits => {
+                let put = &mut |bytes: &[u8]| filling.put(bytes);
+                let mut runs = runs(problem, piece, problem.row_length());
+                let given = runs.try_for_each(|run| self.source.logits(run.elements, put));
+                (problem.dtype().size(), given)
+            }
+            Slot::ClassWeights => {
+                let classes = piece.classes(problem);
+                filling.put(bytemuck::cast_slice(
+                    &self.source.class_weights()[classes],
+                ));
+                (4, Ok(()))
+            }
+            Slot::Upstream => {
+                let put = &mut |values: &[f32]| filling.put(bytemuck::cast_slice(values));
+                (4, self.source.upstream(rows, put))
+            }
+            _ if matches!(problem.labels(), LabelKind::Index { .. }) => {
+                let put = &mut |labels: &[i64]| {
+                    for labels in labels.chunks(LABELS) {
+                        let mut words = [0; LABELS];
+                        for (word, &label) in words.iter_mut().zip(labels) {
+                            *word = device_label(problem, label);
+                        }
+                        filling.put(bytemuck::cast_slice(&words[..labels.len()]));
+                    }
+                };
+                (4, self.source.labels(rows, put))
+            }
+            _ => {
+                let put = &mut |values: &[f32]| filling.put(bytemuck::cast_slice(values));
+                let mut runs = runs(problem, piece, problem.row_length());
+                let given = runs.try_for_each(|run| self.source.dense(run.elements, put));
+                (4, given)
+            }
+        };
+        given.map_err(failed(input.slot.name()))?;
+        let came = (filling.finish()? as usize).div_ceil(element);
+        // Half of the last word of logits may be nobody's.
+        let asked = match input.slot {
+            Slot::Logits => piece.rows.len() * piece.columns.len(),
+            _ => size as usize / element,
+        };
+        expect(input.slot.name(), asked, came)
+    }
+}
+
+/// Mapped memory that is being filled from its start.
+struct Filling<'a> {
+    engine: &'a Engine,
+    buffer: &'a wgpu::Buffer,
+    size: u64,
+    threads: usize,
+    /// Bytes that are there.
+    done: u64,
+    /// Bytes that are to follow them.
+    held: Vec<u8>,
+    /// Bytes that came, be there room or not.
+    came: u64,
+    failure: Option<Error>,
+}
+
+impl Filling<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.came += bytes.len() as u64;
+        if self.came > self.size || self.failure.is_some() {
+            return;
         }
-        threads::in_parallel(self.threads, parts, |(mut words, bytes)| {
-            words.slice(..bytes.len()).copy_from_slice(bytes);
-            words.slice(bytes.len()..).fill(0);
-        });
-        Ok(())
+        let to_aligned = self.held.len().next_multiple_of(ALIGNMENT) - self.held.len();
+        let (first, rest) = bytes.split_at(to_aligned.min(bytes.len()));
+        self.held.extend(first);
+        let direct = match rest.len() >= HELD {
+            true => rest.len() / ALIGNMENT * ALIGNMENT,
+            false => 0,
+        };
+        if direct > 0 || self.held.len() + rest.len() > HELD {
+            self.flush();
+        }
+        self.copy(&rest[..direct]);
+        self.held.extend(&rest[direct..]);
     }
 
-    /// Takes the rows of an output from the bytes that the device wrote.
-    fn take(&self, slot: Slot, bytes: &[u8], rows: Range<usize>, results: &mut Results) {
-        let problem = self.prepared.problem();
-        let cells = cells_of(problem, &rows);
-        let words = bytes.chunks_exact(4);
-        let words = words.map(bytemuck::pod_read_unaligned::<i32>);
-        let (values, place, dtype) = match slot {
-            Slot::Softmax => (&mut results.softmax, cells, problem.dtype_out()),
-            Slot::LogSoftmax => (&mut results.log_softmax, cells, problem.dtype_out()),
-            Slot::Grad => (&mut results.grad, cells, problem.dtype_out()),
-            Slot::Losses => (&mut results.losses, rows, Dtype::F32),
-            Slot::Lse => (&mut results.lse, rows, Dtype::F32),
-            Slot::Entropy => (&mut results.entropy, rows, Dtype::F32),
-            Slot::ZLosses => (&mut results.z_losses, rows, Dtype::F32),
-            Slot::Predictions => {
-                let values = results
-                    .predictions
-                    .iter_mut()
-                    .flat_map(|all| &mut all[rows.clone()]);
-                values
-                    .zip(words)
-                    .for_each(|(value, word)| *value = i64::from(word));
-                return;
+    /// Copies as much of what is held as can begin or end a mapping.
+    fn flush(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let whole = held.len() / ALIGNMENT * ALIGNMENT;
+        self.copy(&held[..whole]);
+        self.held.extend(&held[whole..]);
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        let mut parts = Vec::new();
+        for bytes in bytes.chunks(COPIED) {
+            let range = self.done..self.done + bytes.len() as u64;
+            self.done = range.end;
+            match self.engine.bytes_mut(self.buffer, range) {
+                Ok(words) => parts.push((words, bytes)),
+                Err(error) => self.failure = Some(error),
             }
-            Slot::Correct => {
-                let values = results
-                    .correct_rows
-                    .iter_mut()
-                    .flat_map(|all| &mut all[rows.clone()]);
-                values
-                    .zip(words)
-                    .for_each(|(value, word)| *value = word != 0);
-                return;
-            }
-            _ => return,
-        };
-        let Some(values) = values else { return };
-        let values = &mut values[place];
-        let part = PART / size_of::<f32>();
-        let parts = values
-            .chunks_mut(part)
-            .zip(bytes.chunks(part * dtype.size()));
-        threads::in_parallel(
-            self.threads,
-            parts.collect(),
-            |(values, bytes)| match dtype {
-                Dtype::F32 => bytemuck::cast_slice_mut(values).copy_from_slice(bytes),
-                Dtype::F16 => widen(values, bytes, f16::to_f32),
-                Dtype::Bf16 => widen(values, bytes, bf16::to_f32),
-            },
-        );
-        if slot == Slot::Grad && problem.grad_over_logits() {
-            clear_kept_padding(problem, values);
         }
+        threads::in_parallel(self.threads, parts, |(mut words, bytes)| {
+            words.slice(..).copy_from_slice(bytes);
+        });
+    }
+
+    /// Bytes that came. The rest of the last word is nobody's.
+    fn finish(mut self) -> Result<u64> {
+        if self.came <= self.size {
+            self.flush();
+            let word = self.held.len().next_multiple_of(4);
+            self.held.resize(word, 0);
+            let rest = std::mem::take(&mut self.held);
+            self.copy(&rest);
+        }
+        match self.failure {
+            Some(error) => Err(error),
+            None => Ok(self.came),
+        }
+    }
+}
+
+/// Elements that are neighbours in the batch and in a piece of it.
+struct Run {
+    /// In an array of the shape of the logits.
+    elements: Range<usize>,
+    /// The first of them in the array of the piece.
+    place: usize,
+}
+
+/// The columns before `end` of a piece, in runs that are as long as can be.
+fn runs(problem: &Problem, piece: &Piece, end: usize) -> impl Iterator<Item = Run> {
+    let (inner, length) = (problem.inner(), problem.row_length());
+    let Piece { rows, columns } = piece.clone();
+    let here = columns.len();
+    let used = columns.end.min(end).saturating_sub(columns.start);
+    // Interleaved rows that the piece has, and whether it has whole groups of them.
+    let together = rows.len().min(inner);
+    let groups = together == inner;
+    let (outer, first) = (rows.start / inner, rows.start % inner);
+    // So many runs, so far apart in the batch and in the piece.
+    let (count, step, local_step, size) = if used == 0 {
+        (0, 0, 0, 0)
+    } else if !groups {
+        (used, inner, together, together)
+    } else if used == length {
+        (1, 0, 0, rows.len() * length)
+    } else {
+        let groups = rows.len() / inner;
+        (groups, length * inner, here * inner, used * inner)
+    };
+    let start = (outer * length + columns.start) * inner + first;
+    (0..count).map(move |i| {
+        let from = start + i * step;
+        Run {
+            elements: from..from + size,
+            place: i * local_step,
+        }
+    })
+}
+
+/// Hands over what the device wrote of an output.
+fn take(
+    sink: &mut dyn Sink,
+    problem: &Problem,
+    slot: Slot,
+    bytes: &[u8],
+    piece: &Piece,
+) -> Result<()> {
+    let output = match slot {
+        Slot::Softmax => Wanted::Softmax,
+        Slot::LogSoftmax => Wanted::LogSoftmax,
+        Slot::Grad => Wanted::Grad,
+        Slot::Losses => Wanted::Losses,
+        Slot::Lse => Wanted::Lse,
+        Slot::Predictions => Wanted::Predictions,
+        Slot::Entropy => Wanted::Entropy,
+        Slot::Correct => Wanted::Correct,
+        Slot::ZLosses => Wanted::ZLosses,
+        _ => return Ok(()),
+    };
+    let row = piece.rows.start;
+    let taken = match output {
+        Wanted::Predictions => sink.take(output, row, Values::Classes(&cast(bytes))),
+        Wanted::Correct => sink.take(output, row, Values::Flags(&cast(bytes))),
+        _ if !output.has_classes() => {
+            let values = cast(bytes);
+            sink.take(output, row, Values::Floats(Logits::F32(&values)))
+        }
+        _ => {
+            // Padding that nobody wrote holds anything.
+            let end = match problem.padding() {
+                Padding::Kept => problem.classes(),
+                Padding::Masked => problem.row_length(),
+            };
+            let size = problem.dtype_out().size();
+            runs(problem, piece, end).try_for_each(|run| {
+                let start = run.place * size;
+                let bytes = &bytes[start..start + run.elements.len() * size];
+                let at = run.elements.start;
+                match problem.dtype_out() {
+                    Dtype::F32 => {
+                        let values = cast::<f32>(bytes);
+                        sink.take(output, at, Values::Floats(Logits::F32(&values)))
+                    }
+                    Dtype::F16 => {
+                        let values = cast::<f16>(bytes);
+                        sink.take(output, at, Values::Floats(Logits::F16(&values)))
+                    }
+                    Dtype::Bf16 => {
+                        let values = cast::<bf16>(bytes);
+                        sink.take(output, at, Values::Floats(Logits::Bf16(&values)))
+                    }
+                }
+            })
+        }
+    };
+    taken.map_err(failed(slot.name()))
+}
+
+/// Values in the bytes that a device wrote, which lie where the host can use them as they are, as a rule.
+fn cast<T: bytemuck::Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(values) => Cow::Borrowed(values),
+        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
     }
 }
 
@@ -427,11 +616,16 @@ impl Lane {
     async fn new(engine: &Engine, prepared: &Prepared) -> Result<Lane> {
         use wgpu::BufferUsages as Usage;
         let problem = prepared.problem();
-        let rows = chunk_rows(prepared);
-        let size_of = |slot| problem.size_of(slot, rows as u64);
+        let piece = whole(prepared);
         let mut inputs = Vec::new();
-        for slot in [Slot::Logits, Slot::Labels, Slot::Upstream] {
-            if let (false, Some(size)) = (is_constant(problem, slot), size_of(slot)) {
+        for slot in [
+            Slot::Logits,
+            Slot::Labels,
+            Slot::ClassWeights,
+            Slot::Upstream,
+        ] {
+            let size = size_of(problem, slot, &piece);
+            if let (false, Some(size)) = (is_constant(prepared, slot), size) {
                 let on_device = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
                 let mapped = Usage::MAP_WRITE | Usage::COPY_SRC;
                 let buffer = async |usage| engine.buffer(slot.name(), size, usage).await;
@@ -457,13 +651,13 @@ impl Lane {
             Slot::Entropy,
             Slot::Correct,
             Slot::ZLosses,
+            Slot::Status,
         ] {
             let over = slot == Slot::Grad && problem.grad_over_logits();
-            if let (true, Some(logits)) = (over, inputs.first()) {
-                let size = matrix_size(problem, rows);
-                outputs.push(output(engine, slot, size, Some(logits.device.clone())).await?);
-            } else if let Some(size) = size_of(slot) {
-                outputs.push(output(engine, slot, size, None).await?);
+            let logits = inputs.first().filter(|_| over);
+            let logits = logits.map(|logits| logits.device.clone());
+            if let Some(size) = size_of(problem, slot, &piece) {
+                outputs.push(output(engine, slot, size, logits).await?);
             }
         }
         Ok(Lane { inputs, outputs })
@@ -478,7 +672,7 @@ async fn output(
     over: Option<wgpu::Buffer>,
 ) -> Result<Array> {
     use wgpu::BufferUsages as Usage;
-    let on_device = Usage::STORAGE | Usage::COPY_SRC;
+    let on_device = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
     let mapped = Usage::MAP_READ | Usage::COPY_DST;
     let buffer = async |usage| engine.buffer(slot.name(), size, usage).await;
     let (device, staging) = match over {
@@ -499,73 +693,74 @@ fn maps_all(engine: &Engine) -> bool {
     engine.profile().software && features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS)
 }
 
-/// Rows of the largest chunk.
-fn chunk_rows(prepared: &Prepared) -> usize {
-    prepared
-        .plan()
-        .rows_per_chunk
-        .min(prepared.problem().rows())
+/// Threads that copy for an engine. A software driver has its own use for them.
+pub(crate) fn copying_threads(engine: &Engine) -> usize {
+    match engine.profile().software {
+        true => 1,
+        false => threads::available(),
+    }
 }
 
-fn rows_of(chunk: Chunk) -> Range<usize> {
-    chunk.rows_before..chunk.rows_before + chunk.rows
+/// A piece as large as any.
+fn whole(prepared: &Prepared) -> Piece {
+    let (plan, problem) = (prepared.plan(), prepared.problem());
+    Piece {
+        rows: 0..plan.rows_per_chunk.min(problem.rows()),
+        columns: 0..plan.columns_per_chunk,
+    }
 }
 
-fn cells_of(problem: &Problem, rows: &Range<usize>) -> Range<usize> {
-    rows.start * problem.row_length()..rows.end * problem.row_length()
-}
-
-/// Whether an input is the same for all rows.
-fn is_constant(problem: &Problem, slot: Slot) -> bool {
+/// Bytes of an array that a piece fills.
+fn size_of(problem: &Problem, slot: Slot, piece: &Piece) -> Option<u64> {
+    let (rows, columns) = (piece.rows.len() as u64, piece.columns.len() as u64);
     match slot {
-        Slot::ClassWeights => true,
+        Slot::Status => Some(TOTALS_SIZE),
+        Slot::ClassWeights => {
+            let classes = piece.classes(problem).len() as u64;
+            problem.class_weights().then_some(4 * classes)
+        }
+        // Where it goes over the logits the problem has no array for it.
+        Slot::Grad if problem.grad_over_logits() && problem.wants(Wanted::Grad) => {
+            problem.size_of(Slot::Logits, rows, columns)
+        }
+        slot => problem.size_of(slot, rows, columns),
+    }
+}
+
+/// Whether an input is the same for all pieces.
+fn is_constant(prepared: &Prepared, slot: Slot) -> bool {
+    let problem = prepared.problem();
+    match slot {
+        Slot::ClassWeights => !prepared.plan().has_windows(problem),
         Slot::Upstream => problem.upstream() == Upstream::Shared,
         _ => false,
     }
 }
 
-/// Bytes of an output in the shape of the logits.
-fn matrix_size(problem: &Problem, rows: usize) -> u64 {
-    let size = problem.dtype_out().size() * rows * problem.row_length();
-    (size as u64).next_multiple_of(4)
-}
-
 /// An index label as the device reads it; every one has been checked.
-fn device_label(problem: &Problem, label: i128) -> i32 {
+fn device_label(problem: &Problem, label: i64) -> i32 {
     match problem.labels() {
-        LabelKind::Index { ignore_index } if label == i128::from(ignore_index) => {
+        LabelKind::Index { ignore_index } if label == ignore_index => {
             device_ignore_index(ignore_index)
         }
-        _ => label as i32,
+        // What is no class after all, the device finds out.
+        _ => i32::try_from(label).unwrap_or(i32::MAX),
     }
 }
 
-fn widen<T: bytemuck::AnyBitPattern>(values: &mut [f32], bytes: &[u8], widen: fn(T) -> f32) {
-    for (value, half) in values.iter_mut().zip(bytes.chunks_exact(size_of::<T>())) {
-        *value = widen(bytemuck::pod_read_unaligned(half));
-    }
-}
-
-/// Where the gradient went over the logits, padding that nobody wrote holds what the batch did.
-fn clear_kept_padding(problem: &Problem, values: &mut [f32]) {
-    if problem.padding() == Padding::Kept {
-        let inner = problem.inner();
-        for group in values.chunks_exact_mut(problem.row_length() * inner) {
-            group[problem.classes() * inner..].fill(0.0);
-        }
-    }
-}
-
-/// Takes the reduced losses and what the device counted.
-fn take_totals(bytes: &[u8], results: &mut Results) -> Result<()> {
-    let number = |offset: u64| {
-        let at = offset as usize;
-        bytemuck::pod_read_unaligned::<f32>(&bytes[at..at + 4])
-    };
+/// Takes what the device counted, and after the last piece the reduced losses.
+fn take_status(bytes: &[u8], step: &Step, results: &mut Results) -> Result<()> {
     let mut words = [0; STATUS_WORDS];
     bytemuck::cast_slice_mut(&mut words).copy_from_slice(&bytes[..STATUS_SIZE as usize]);
     let status = Status::from_words(&words);
-    if u64::from(status.valid_rows) != results.valid_rows {
+    results.nan_rows += u64::from(status.nan_rows);
+    let first = status.first_nan_row.map(u64::from);
+    let first = first.map(|row| step.piece.rows.start as u64 + row);
+    results.first_nan_row = results.first_nan_row.or(first);
+    if !step.is_last {
+        return Ok(());
+    }
+    if status.valid_rows != results.valid_rows {
         return Err(Error::Driver {
             what: "the sums of the batch".to_owned(),
             reason: format!(
@@ -574,9 +769,11 @@ fn take_totals(bytes: &[u8], results: &mut Results) -> Result<()> {
             ),
         });
     }
-    results.nan_rows = u64::from(status.nan_rows);
-    results.first_nan_row = status.first_nan_row.map(u64::from);
-    results.correct = results.correct.map(|_| u64::from(status.correct));
+    let number = |offset: u64| {
+        let at = offset as usize;
+        bytemuck::pod_read_unaligned::<f32>(&bytes[at..at + 4])
+    };
+    results.correct = results.correct.map(|_| status.correct);
     results.loss = results.loss.map(|_| number(LOSS_OFFSET));
     results.z_loss = results.z_loss.map(|_| number(2 * LOSS_OFFSET));
     Ok(())

@@ -47,7 +47,7 @@ async fn train() -> Result<(), Box<dyn Error>> {
     println!("{EPOCHS} epochs in {seconds:.2} s");
 
     let correct = regression.held_back_correct()?;
-    let percent = 100.0 * f64::from(correct) / HELD_BACK as f64;
+    let percent = 100.0 * correct as f64 / HELD_BACK as f64;
     println!("{correct} of {HELD_BACK} held-back rows are right: {percent:.1} %");
     let weights = regression.weights()?;
     let largest = weights.iter().fold(0.0, |a: f32, b| a.max(b.abs()));

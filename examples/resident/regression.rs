@@ -158,7 +158,7 @@ impl Regression {
     }
 
     /// Held-back rows whose largest logit is that of their label.
-    pub fn held_back_correct(&self) -> Result<u32, Box<dyn Error>> {
+    pub fn held_back_correct(&self) -> Result<u64, Box<dyn Error>> {
         let mut encoder = self.encoder();
         record(&mut encoder, &[&self.held_back_forward]);
         self.held_back_predictions.record(&mut encoder);

@@ -16,6 +16,8 @@ fn reduce(@builtin(local_invocation_index) local: u32) {
     }
     atomicStore(&status[params.status_start + VALID], totals_low[VALID_ROWS]);
     atomicStore(&status[params.status_start + CORRECT], totals_low[CORRECT_ROWS]);
+    atomicStore(&status[params.status_start + VALID_HIGH], totals_high[VALID_ROWS]);
+    atomicStore(&status[params.status_start + CORRECT_HIGH], totals_high[CORRECT_ROWS]);
     if params.loss_start != NOT_WANTED {
         var bits = mean_bits(LOSS_SUM, LOSS_SPECIALS, true, divisor());
         if has_flag(DENOMINATOR_IS_WEIGHTS) {

@@ -13,14 +13,14 @@ fn split_row_apply(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let parts = (written_columns() + PART - 1u) / PART;
+    let parts = parts_here(written_columns());
     let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / WRITERS) + local / WRITERS;
     let row = unit / parts;
     if row >= params.rows {
         return;
     }
     let done = load_row(row);
-    let start = unit % parts * PART;
+    let start = params.first_column + unit % parts * PART;
     let end = min(written_columns(), start + PART);
     for (var column = start + SLOT * (local % WRITERS); column < end; column += SLOT * WRITERS) {
         write_slot(row, column, slot_bits(row, column, params.classes), done);

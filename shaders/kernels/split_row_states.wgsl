@@ -11,11 +11,11 @@ fn split_row_states(
     @builtin(local_invocation_index) index: u32,
 ) {
     local = index;
-    let parts = parts_per_row();
+    let parts = parts_here(params.classes);
     let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / TEAM) + local / TEAM;
     let here = unit / parts < params.rows;
     let row = min(unit / parts, params.rows - 1u);
-    let part = unit % parts;
+    let part = params.first_column / PART + unit % parts;
     let columns = select(0u, params.classes, here);
     for (var block = 0u; block < PART / BLOCK; block += 1u) {
         let start = part * PART + block * BLOCK;

@@ -9,7 +9,7 @@ fn logit_bits(element: u32) -> u32 {
 // The vector that a column is in, or the last one of the row.
 fn window_at(row: u32, column: u32, end: u32) -> vec4<u32> {
     let start = params.logits_start + element(row, 0u);
-    return logit_vector((start + min(column, params.classes - 1u)) / 4u);
+    return logit_vector((start + min(column, params.end_column - 1u)) / 4u);
 }
 
 // The bits of the four columns that begin in the window, those from `end` on being absent; moves the

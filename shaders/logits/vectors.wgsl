@@ -16,7 +16,7 @@ fn logit_bits(element: u32) -> u32 {
 // The bits of four columns, those from `end` on being absent. The row is one of the batch.
 fn slot_bits(row: u32, column: u32, end: u32) -> vec4<u32> {
     let inside = column < end;
-    let at = params.logits_start + element(row, select(0u, column, inside));
+    let at = params.logits_start + element(row, select(params.first_column, column, inside));
     var bits = logit_vector(at / in_vector());
     if DTYPE != F32 {
         let pair = select(bits.xy, bits.zw, (at & 4u) != 0u);

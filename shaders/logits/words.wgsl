@@ -11,7 +11,7 @@ fn logit_bits(element: u32) -> u32 {
 // The bits of four columns, those from `end` on being absent. The row is one of the batch.
 fn slot_bits(row: u32, column: u32, end: u32) -> vec4<u32> {
     let columns = vec4<u32>(column, column + 1u, column + 2u, column + 3u);
-    let at = element(row, 0u) + min(columns, vec4<u32>(params.classes - 1u)) * column_step();
+    let at = element(row, 0u) + min(columns, vec4<u32>(params.end_column - 1u)) * column_step();
     let bits = vec4<u32>(logit_bits(at.x), logit_bits(at.y), logit_bits(at.z), logit_bits(at.w));
     return select(bits, vec4<u32>(absent_bits()), columns >= vec4<u32>(end));
 }

@@ -368,14 +368,14 @@ impl<'a> Guest<'a> {
             loss: of("loss").map(|words| words[0]),
             correct: (self.case.index.is_some()
                 && (predictions.is_some() || of("correct").is_some()))
-            .then(|| u64::from(status.correct)),
+            .then(|| status.correct),
             predictions: predictions
                 .map(|words| words.iter().map(|&word| i64::from(word as i32)).collect()),
             entropy: of("entropy"),
             correct_rows: of("correct").map(|words| words.iter().map(|&word| word == 1).collect()),
             z_losses: of("z_losses"),
             z_loss: of("z_loss").map(|words| words[0]),
-            valid_rows: u64::from(status.valid_rows),
+            valid_rows: status.valid_rows,
             nan_rows: u64::from(status.nan_rows),
             first_nan_row: status.first_nan_row.map(u64::from),
         };

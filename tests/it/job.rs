@@ -43,6 +43,7 @@ const WEB: DeviceProfile = DeviceProfile {
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
     subgroup: None,
+    memory: None,
     tuning: None,
 };
 
@@ -236,8 +237,8 @@ impl<'a> Job<'a> {
             z_losses: array(Slot::ZLosses, Wanted::ZLosses),
             loss: reduced(Slot::Loss, Wanted::Loss),
             z_loss: reduced(Slot::ZLoss, Wanted::ZLoss),
-            correct: with_correct.then(|| status.correct.into()),
-            valid_rows: status.valid_rows.into(),
+            correct: with_correct.then(|| status.correct),
+            valid_rows: status.valid_rows,
             nan_rows: status.nan_rows.into(),
             first_nan_row: status.first_nan_row.map(u64::from),
         })

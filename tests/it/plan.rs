@@ -19,6 +19,7 @@ pub const WEBGPU: DeviceProfile = DeviceProfile {
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
     subgroup: None,
+    memory: None,
     tuning: None,
 };
 /// Mesa's software driver.

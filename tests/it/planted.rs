@@ -838,8 +838,8 @@ pub const BUGS: &[Bug] = &[
     (
         "vectors of logits are looked for at the start of their binding",
         SUBGROUP,
-        "let at = params.logits_start + element(row, select(0u, column, inside));",
-        "let at = element(row, select(0u, column, inside));",
+        "let at = params.logits_start + element(row, select(params.first_column, column, inside));",
+        "let at = element(row, select(params.first_column, column, inside));",
         "resident_steps",
     ),
     (
@@ -1517,8 +1517,8 @@ pub const BUGS: &[Bug] = &[
     (
         "the step between classes is forgotten where they are read",
         MORE_OPTIONS,
-        "min(columns, vec4<u32>(params.classes - 1u)) * column_step()",
-        "min(columns, vec4<u32>(params.classes - 1u))",
+        "min(columns, vec4<u32>(params.end_column - 1u)) * column_step()",
+        "min(columns, vec4<u32>(params.end_column - 1u))",
         "strided",
     ),
     (

@@ -197,11 +197,11 @@ fn the_resident_example_trains_like_f64() {
         "training: losses {loss_worst}, weights {weights_worst}; {correct} of {HELD_BACK} right"
     ));
     assert!(
-        correct.abs_diff(expected) <= close,
+        correct.abs_diff(expected.into()) <= close.into(),
         "{correct} held-back rows are right, in f64 {expected} ± {close}"
     );
     assert!(
-        f64::from(correct) >= 0.95 * HELD_BACK as f64,
+        correct as f64 >= 0.95 * HELD_BACK as f64,
         "{correct} of {HELD_BACK} held-back rows are right"
     );
 }
