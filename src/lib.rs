@@ -118,6 +118,6 @@ pub use problem::{
 };
 pub use record::{Bound, BufferRange, Buffers, Chunk, STATUS_SIZE, Status};
 pub use run::Times;
-pub use source::{Sink, Source, StreamError, Values};
 pub use self_test::{Accuracy, MathFunction};
+pub use source::{Sink, Source, StreamError, Values};
 pub use wgpu;

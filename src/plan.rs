@@ -964,8 +964,10 @@ fn state_words(rows: u64, classes: usize, strategy: Strategy) -> u64 {
 struct Footprint {
     /// Of one number in the widest of the arrays of the shape of the logits.
     widest: u64,
-    /// Of one number in each of them, class weights for a window among them.
+    /// Of one number in each of them.
     matrices: u64,
+    /// Of a class weight in a window, which has its own.
+    weights: u64,
     /// Of a row in all others.
     vectors: u64,
 }
@@ -983,6 +985,7 @@ impl Footprint {
         for wanted in problem.outputs().iter() {
             match wanted {
                 Wanted::Grad if in_place => {}
+                Wanted::Loss | Wanted::ZLoss => {}
                 _ if wanted.has_classes() => matrices.push(out),
                 _ => vectors += 4,
             }
@@ -990,6 +993,7 @@ impl Footprint {
         Footprint {
             widest: matrices.iter().copied().max().unwrap_or_default(),
             matrices: matrices.iter().sum(),
+            weights: 4 * u64::from(problem.class_weights()),
             vectors,
         }
     }
@@ -1017,8 +1021,7 @@ fn chunk_shape(
         });
     }
     let footprint = Footprint::of(problem);
-    // Two chunks, each on the device and in staging.
-    let share = device.memory.map_or(u64::MAX, |memory| memory / 4);
+    let share = share(device);
     let state_bytes = 4 * state_words(1, problem.classes(), strategy);
     let (inner, columns) = (problem.inner() as u64, problem.row_length());
     let row_bytes = footprint.widest * columns as u64;
@@ -1031,7 +1034,7 @@ fn chunk_shape(
     }
     let fits = (usable / row_bytes.max(state_bytes)).min(share / footprint.row(columns));
     if fits == 0 {
-        return window(problem, &footprint, strategy, usable, share);
+        return window(problem, device, strategy, usable);
     }
     // Interleaved rows go together where they can.
     let group = if fits >= inner { inner } else { 1 };
@@ -1042,23 +1045,30 @@ fn chunk_shape(
     Ok([usize::try_from(rows).unwrap_or(usize::MAX), columns])
 }
 
+/// Bytes that the arrays of a chunk may take: there are two, each on the device and in staging.
+fn share(device: &DeviceProfile) -> u64 {
+    device.memory.map_or(u64::MAX, |memory| memory / 4)
+}
+
 /// A part of a row as a chunk, where a row is too much.
 fn window(
     problem: &Problem,
-    footprint: &Footprint,
+    device: &DeviceProfile,
     strategy: Strategy,
     usable: u64,
-    share: u64,
 ) -> Result<[usize; 2]> {
+    let footprint = Footprint::of(problem);
+    let share = share(device);
     let row_bytes = footprint.widest * problem.row_length() as u64;
     let by_parts = |columns: u64| columns / PART as u64 * PART as u64;
-    let by_memory = share.saturating_sub(footprint.vectors) / (footprint.matrices + 4);
+    let by_memory =
+        share.saturating_sub(footprint.vectors) / (footprint.matrices + footprint.weights);
     let columns = by_parts(by_memory.min(usable / footprint.widest));
     match (problem.inner(), strategy) {
         (1, Strategy::SplitRow) if columns > 0 => Ok([1, columns as usize]),
         (1, Strategy::SplitRow) => Err(Error::BudgetTooSmall {
-            given: share.saturating_mul(4),
-            needed: 4 * (footprint.row(PART) + 4 * PART as u64),
+            given: device.memory.unwrap_or(usable),
+            needed: 4 * (footprint.row(PART) + footprint.weights * PART as u64),
         }),
         (1, _) => Err(Error::RowTooWide {
             what: Slot::Logits.name(),

@@ -8,8 +8,7 @@ use crate::engine::{Engine, Pipeline, Prepared};
 use crate::error::{Error, Result};
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
-    EMPTY_IS_ZERO, NOT_WANTED, Params, RowKernel, SLOT, STATUS_WORDS, Slot, Variant, Width,
-    status,
+    EMPTY_IS_ZERO, NOT_WANTED, Params, RowKernel, SLOT, STATUS_WORDS, Slot, Variant, Width, status,
 };
 use crate::plan::{DeviceProfile, Pass, Plan, in_vector};
 use crate::problem::{
@@ -264,8 +263,7 @@ impl Problem {
     /// the problem does without.
     pub(crate) fn size_of(&self, slot: Slot, rows: u64, columns: u64) -> Option<u64> {
         let row_vector = 4 * rows;
-        let matrix =
-            |dtype: Dtype| (dtype.size() as u64 * rows * columns).next_multiple_of(4);
+        let matrix = |dtype: Dtype| (dtype.size() as u64 * rows * columns).next_multiple_of(4);
         let when = |wanted: Wanted, size: u64| self.wants(wanted).then_some(size);
         let out = matrix(self.dtype_out());
         let wants_grad = self.wants(Wanted::Grad);
@@ -441,8 +439,15 @@ impl Prepared {
             columns: 0..problem.row_length(),
         };
         let rows_before = chunk.rows_before as u32;
-        self.bind_with(engine, buffers, &piece, rows_before, denominator, Work::Rows)
-            .await
+        self.bind_with(
+            engine,
+            buffers,
+            &piece,
+            rows_before,
+            denominator,
+            Work::Rows,
+        )
+        .await
     }
 
     /// [`Prepared::bind_chunk`] for a piece of a batch, whose rows the device numbers from 0, the host
@@ -757,7 +762,9 @@ fn make_steps(
             end.saturating_sub(params.first_column)
         };
         let (classes, columns) = (here(params.classes), here(params.row_length));
-        let workgroups = pipeline.pass.workgroups(params.rows, classes, columns, most);
+        let workgroups = pipeline
+            .pass
+            .workgroups(params.rows, classes, columns, most);
         Step {
             pipeline,
             bind_group,

@@ -199,21 +199,39 @@ impl Engine {
                     piece = stream.label_window(piece.rows.start)?;
                 }
                 let work = Work::Count;
-                stream.send(Step { work, piece, is_last }).await?;
+                stream
+                    .send(Step {
+                        work,
+                        piece,
+                        is_last,
+                    })
+                    .await?;
             }
         }
         for piece in pieces(&prepared) {
             let is_last = piece.rows.end == problem.rows();
             if !windows {
                 let work = Work::Rows;
-                stream.send(Step { work, piece, is_last }).await?;
+                stream
+                    .send(Step {
+                        work,
+                        piece,
+                        is_last,
+                    })
+                    .await?;
                 continue;
             }
             let row = piece.rows.start;
             for piece in row_windows(&prepared, row, problem.classes()) {
                 let work = Work::States;
                 let is_last = false;
-                stream.send(Step { work, piece, is_last }).await?;
+                stream
+                    .send(Step {
+                        work,
+                        piece,
+                        is_last,
+                    })
+                    .await?;
             }
             let writes = problem.outputs().iter().any(Wanted::has_classes);
             let piece = stream.label_window(row)?;
@@ -227,7 +245,13 @@ impl Engine {
             for piece in row_windows(&prepared, row, columns) {
                 let work = Work::Apply;
                 let is_last = is_last && piece.columns.end == columns;
-                stream.send(Step { work, piece, is_last }).await?;
+                stream
+                    .send(Step {
+                        work,
+                        piece,
+                        is_last,
+                    })
+                    .await?;
             }
         }
         let (results, mut times) = stream.finish().await?;

@@ -6,9 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::problem::{
-    Batch, LabelKind, Labels, Logits, Problem, Results, Upstream, Wanted,
-};
+use crate::problem::{Batch, LabelKind, Labels, Logits, Problem, Results, Upstream, Wanted};
 use crate::threads;
 
 /// Why a [`Source`] or a [`Sink`] failed; comes back as [`Error::Stream`](crate::Error::Stream).
@@ -35,7 +33,11 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// The source's own.
-    fn labels(&mut self, _: Range<usize>, _: &mut dyn FnMut(&[i64])) -> std::result::Result<(), StreamError> {
+    fn labels(
+        &mut self,
+        _: Range<usize>,
+        _: &mut dyn FnMut(&[i64]),
+    ) -> std::result::Result<(), StreamError> {
         Err("there are no labels".into())
     }
 
@@ -43,7 +45,11 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// The source's own.
-    fn dense(&mut self, _: Range<usize>, _: &mut dyn FnMut(&[f32])) -> std::result::Result<(), StreamError> {
+    fn dense(
+        &mut self,
+        _: Range<usize>,
+        _: &mut dyn FnMut(&[f32]),
+    ) -> std::result::Result<(), StreamError> {
         Err("there are no dense labels".into())
     }
 
@@ -51,7 +57,11 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// The source's own.
-    fn upstream(&mut self, _: Range<usize>, _: &mut dyn FnMut(&[f32])) -> std::result::Result<(), StreamError> {
+    fn upstream(
+        &mut self,
+        _: Range<usize>,
+        _: &mut dyn FnMut(&[f32]),
+    ) -> std::result::Result<(), StreamError> {
         Err("there is no upstream gradient".into())
     }
 
@@ -81,7 +91,12 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// The sink's own.
-    fn take(&mut self, output: Wanted, at: usize, values: Values<'_>) -> std::result::Result<(), StreamError>;
+    fn take(
+        &mut self,
+        output: Wanted,
+        at: usize,
+        values: Values<'_>,
+    ) -> std::result::Result<(), StreamError>;
 
     /// So many rows are done.
     fn done(&mut self, _rows: usize) {}
@@ -156,7 +171,12 @@ pub(crate) struct Collected {
 }
 
 impl Sink for Collected {
-    fn take(&mut self, output: Wanted, at: usize, values: Values<'_>) -> std::result::Result<(), StreamError> {
+    fn take(
+        &mut self,
+        output: Wanted,
+        at: usize,
+        values: Values<'_>,
+    ) -> std::result::Result<(), StreamError> {
         let results = &mut self.results;
         let floats = match output {
             Wanted::Softmax => &mut results.softmax,
@@ -179,11 +199,17 @@ impl Sink for Collected {
                 }
             }
             Values::Classes(values) => {
-                let all = results.predictions.iter_mut().flat_map(|all| &mut all[at..]);
+                let all = results
+                    .predictions
+                    .iter_mut()
+                    .flat_map(|all| &mut all[at..]);
                 all.zip(values).for_each(|(to, &value)| *to = value.into());
             }
             Values::Flags(values) => {
-                let all = results.correct_rows.iter_mut().flat_map(|all| &mut all[at..]);
+                let all = results
+                    .correct_rows
+                    .iter_mut()
+                    .flat_map(|all| &mut all[at..]);
                 all.zip(values).for_each(|(to, &value)| *to = value != 0);
             }
         }

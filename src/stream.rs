@@ -307,8 +307,7 @@ impl<'a> Stream<'a> {
         }
         self.engine
             .guarded("the read-back", 0, |_| {
-                lane.outputs(*work)
-                    .for_each(|output| output.host().unmap());
+                lane.outputs(*work).for_each(|output| output.host().unmap());
             })
             .await?;
         let has_outputs = problem.outputs().iter().any(Wanted::has_classes);
@@ -393,9 +392,7 @@ impl<'a> Stream<'a> {
             }
             Slot::ClassWeights => {
                 let classes = piece.classes(problem);
-                filling.put(bytemuck::cast_slice(
-                    &self.source.class_weights()[classes],
-                ));
+                filling.put(bytemuck::cast_slice(&self.source.class_weights()[classes]));
                 (4, Ok(()))
             }
             Slot::Upstream => {

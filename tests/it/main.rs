@@ -27,5 +27,6 @@ mod reference;
 mod reference_set;
 mod reproducibility;
 mod resident;
+mod stream;
 mod training;
 mod web;

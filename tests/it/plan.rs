@@ -1300,10 +1300,10 @@ fn no_plan_is_an_error_that_says_why() {
             "one row needs 8196 bytes in logits, and this device allows 8192; run it on the CPU, or on a device with larger buffers",
         ),
         (
-            loss_grad(24, 100).inner(24),
+            loss_grad(24, 2049).inner(24),
             with(|device| device.max_binding = 8448),
             invocation,
-            "one row needs 9600 bytes in logits, whose rows are interleaved, and this device allows 8192; run it on the CPU, or on a device with larger buffers",
+            "one row needs 8196 bytes in logits, whose rows are interleaved, and this device allows 8192; run it on the CPU, or on a device with larger buffers",
         ),
         // The padding counts, and labels of f32 beside logits of 16 bits.
         (
@@ -1320,6 +1320,20 @@ fn no_plan_is_an_error_that_says_why() {
             with(|device| device.max_binding = 8448),
             invocation,
             "one row needs 8196 bytes in logits, and this device allows 8192; run it on the CPU, or on a device with larger buffers",
+        ),
+        // Windows of a row are parts of it, whose states have to fit all the same.
+        (
+            loss_grad(1, 1 << 18),
+            with(|device| device.max_binding = 8448),
+            Strategy::SplitRow,
+            "one row needs 12336 bytes in states, and this device allows 8192; run it on the CPU, or on a device with larger buffers",
+        ),
+        // 1024 columns of logits and a gradient, and 4 bytes of a label, four times.
+        (
+            loss_grad(1, 2000),
+            with(|device| device.memory = Some(32_783)),
+            Strategy::SplitRow,
+            "a memory budget of 32783 bytes is too small: this problem needs at least 32784",
         ),
         (
             loss_grad(1, 10),
@@ -1415,16 +1429,30 @@ fn within_limits(problem: &Problem, device: &DeviceProfile, known: &[Variant]) {
     let usable = device.max_binding - u64::from(device.offset_alignment);
     let plan = match Plan::new(problem, device) {
         Err(Error::RowTooWide { needed, .. }) => {
-            let group = problem.inner() as u64 * matrix;
-            assert!(needed == group && group > usable, "{problem:?}");
+            let interleaved = problem.inner() > 1;
+            assert!(
+                interleaved && needed == matrix && needed > usable,
+                "{problem:?}"
+            );
             return;
         }
         plan => plan.unwrap_or_else(|error| panic!("{problem:?}, {device:?}: {error}")),
     };
-    let rows = plan.rows_per_chunk as u64;
+    let (rows, columns) = (plan.rows_per_chunk as u64, plan.columns_per_chunk);
     let enough = plan.chunks() as u64 * rows >= all_rows as u64;
     assert!(rows >= 1 && enough, "{plan}");
-    assert!(rows.is_multiple_of(problem.inner() as u64), "{plan}");
+    let inner = problem.inner() as u64;
+    assert!(rows < inner || rows.is_multiple_of(inner), "{plan}");
+    let windows = columns < problem.row_length();
+    assert_eq!(windows, matrix > usable, "{plan}");
+    if windows {
+        assert!(
+            rows == 1 && inner == 1 && columns.is_multiple_of(PART),
+            "{plan}"
+        );
+        assert_eq!(plan.strategy, Strategy::SplitRow, "{plan}");
+    }
+    let matrix = (element * columns) as u64;
     let blocks = match plan.strategy {
         Strategy::SplitRow => classes.div_ceil(PART) as u64,
         _ => 0,
