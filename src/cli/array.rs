@@ -1,12 +1,13 @@
 //! An array in a file, whatever the format: where it is, what it holds, how its values are read.
 //!
-//! A file is believed once its length is exactly that of its header and data. The values then pass
-//! through a buffer of 64 KiB into memory that is reserved once, fallibly. No bytes cause a panic.
+//! A file is believed once its length is exactly that of its header and data; until then it gets less
+//! than 64 KiB of heap. The values then pass through a buffer of 64 KiB into memory that is reserved
+//! once, fallibly. No bytes cause a panic.
 //! Every error names the file, what was found there and what to type instead.
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype as Stored;
@@ -270,17 +271,17 @@ pub enum Floats {
 pub fn open(path: &Path) -> Result<Array, ArrayError> {
     let location = Location::of(path);
     let no = |why: &str| refuse(path, format!("{why}; {}", location.format.supported()));
-    // Before it is opened: to open a pipe is to wait for its writer.
-    let kind = fs::metadata(location.file).map_err(io(path, "open it"))?;
-    if kind.is_dir() {
-        return no("a directory, not a file");
-    }
-    if !kind.is_file() {
-        return no("a pipe or device, not a regular file");
-    }
+    let check = |found: &fs::Metadata| match found.is_file() {
+        true => Ok(()),
+        false if found.is_dir() => no("a directory, not a file"),
+        false => no("a pipe or device, not a regular file"),
+    };
+    // Before it is opened too: to open a pipe is to wait for its writer.
+    check(&fs::metadata(location.file).map_err(io(path, "open it"))?)?;
     let file = File::open(location.file).map_err(io(path, "open it"))?;
-    let length = file.metadata().map_err(io(path, "measure it"))?.len();
-    Array::of(path, location, file, length)
+    let found = file.metadata().map_err(io(path, "measure it"))?;
+    check(&found)?;
+    Array::of(path, location, file, found.len())
 }
 
 impl<S: Read + Seek> Array<S> {
@@ -392,7 +393,17 @@ pub fn reserve<T>(path: &Path, values: usize) -> Result<Vec<T>, ArrayError> {
 
 /// A file that shrinks while it is read ends up here as an unexpected end.
 pub fn fill(source: &mut impl Read, path: &Path, bytes: &mut [u8]) -> Result<(), ArrayError> {
-    source.read_exact(bytes).map_err(io(path, "read all of it"))
+    let read = source
+        .read_exact(bytes)
+        .map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                let why =
+                    "it is shorter than when it was opened; read it once nothing writes to it";
+                io::Error::new(ErrorKind::UnexpectedEof, why)
+            }
+            _ => error,
+        });
+    read.map_err(io(path, "read all of it"))
 }
 
 /// The number of values, if they could be addressed even with every empty dimension 1.
@@ -428,7 +439,9 @@ mod tests {
             .unwrap();
         let error = array.read_i64().unwrap_err();
         assert!(
-            error.to_string().contains("cannot read all of it"),
+            error
+                .to_string()
+                .contains("shorter than when it was opened"),
             "{error}"
         );
         assert!(error.source().unwrap().is::<io::Error>());
