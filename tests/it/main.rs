@@ -13,6 +13,7 @@ mod cli;
 mod common;
 mod device;
 mod edges;
+mod faults;
 mod golden;
 mod guest;
 mod job;
