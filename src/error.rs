@@ -315,3 +315,43 @@ fn at_row(row: Option<usize>) -> String {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    /// Which variants there are. One more does not compile until it is among them.
+    macro_rules! variants {
+        ($($variant:ident)*) => {
+            const VARIANTS: &[&str] = &[$(stringify!($variant)),*];
+
+            #[allow(dead_code)]
+            fn all_are_listed(error: &Error) {
+                match error {
+                    $(Error::$variant { .. } => {})*
+                }
+            }
+        };
+    }
+
+    variants! {
+        NoClasses TooManyClasses TooLarge NothingWanted LabelsNeeded BadShape BadOption Conflict
+        UpstreamPerRow DenominatorWithoutMean BadDenominator UpstreamNotFinite
+        Length LabelKind LogitsDtype BadClassWeight BadLabel OnlyOnDevice ChunkDenominator Buffer
+        BufferRange BufferUsage BuffersOverlap
+        NoAdapter AdapterNotFound DeviceRefused RowTooWide BudgetTooSmall Stream DeviceTooSmall
+        OutOfMemory DeviceLost Driver Timeout SelfTest
+    }
+
+    #[test]
+    fn each_is_raised_by_a_test() {
+        let tests = include_str!("../tests/it/errors.rs");
+        for variant in VARIANTS {
+            let raised = format!("raises!({variant},");
+            assert!(
+                tests.contains(&raised),
+                "{variant}: not in tests/it/errors.rs"
+            );
+        }
+    }
+}

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{LANES, Options, Params, Slot, Variant};
 use crate::plan::{Pass, Plan};
 use crate::problem::{Batch, Problem, Wanted};
+use crate::reference;
 
 /// How far the results of an engine can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,16 +40,6 @@ struct Probe {
     vital: bool,
 }
 
-const PROBES: [Probe; 7] = [
-    probe("the rounding error of 1 + 2^-30", 0x3080_0000, 0, false),
-    probe("the rounding error of -2^24 - 1", 0xbf80_0000, 0, false),
-    probe("telling NaN and infinity by their bits", 4, 0, true),
-    probe("a tree across a workgroup", 0x4404_0000, 0, true),
-    probe("exp(-1)", 0x3ebc_5ab2, 1, false),
-    probe("log1p(1)", 0x3f31_7218, 2, false),
-    probe("1/(1 + 2)", 0x3eaa_aaab, 1, false),
-];
-
 const fn probe(check: &'static str, expected: u32, ulps: u32, vital: bool) -> Probe {
     Probe {
         check,
@@ -56,6 +47,41 @@ const fn probe(check: &'static str, expected: u32, ulps: u32, vital: bool) -> Pr
         ulps,
         vital,
     }
+}
+
+const PROBES: [Probe; 7] = [
+    probe("the rounding error of 1 + 2^-30", 0x3080_0000, 0, false),
+    probe("the rounding error of -2^24 - 1", 0xbf80_0000, 0, false),
+    probe("telling NaN and infinity by their bits", 4, 0, true),
+    probe("a tree across a workgroup", 0x4404_0000, 0, true),
+    probe("arithmetic of integers", INTEGERS, 0, true),
+    probe("atomic additions", u32::MAX, 0, true),
+    probe(
+        "an array that is indexed by its values",
+        0x4837_2615,
+        0,
+        true,
+    ),
+];
+
+/// What [`PROBES`] does with integers.
+const INTEGERS: u32 = {
+    let (large, small) = (0xffff_fff1_u32, 37);
+    let negative = (large as i32 >> 2) as u32;
+    0x0100_0000 ^ (large / small) ^ (large % small) << 24 ^ negative ^ large >> 27
+};
+
+/// Entries of each table that follows [`PROBES`].
+const TABLE: u32 = 32;
+
+/// The tables: exp at 0, −2.75, −5.5, …, log1p and 1/(1 + s) at 1.375·2⁻²⁴, 1.375·2⁻²³, ….
+fn tables() -> impl Iterator<Item = Probe> {
+    let s = |i: u32| f64::from(f32::from_bits((103 + i) << 23 | 0x30_0000));
+    let entry = |check, ulps, exact: f64| probe(check, (exact as f32).to_bits(), ulps, false);
+    let exp = (0..TABLE).map(move |i| entry("exp", 1, (-2.75 * f64::from(i)).exp()));
+    let log1p = (0..TABLE).map(move |i| entry("log1p", 2, s(i).ln_1p()));
+    let reciprocal = (0..TABLE).map(move |i| entry("1/(1 + s)", 1, 1.0 / (1.0 + s(i))));
+    exp.chain(log1p).chain(reciprocal)
 }
 
 /// The pass that gives [`PROBES`].
@@ -71,17 +97,45 @@ fn shuffle_pass(subgroup: u32) -> Pass {
     }
 }
 
-/// One row with all that a naive kernel gets wrong.
+/// Rows and classes of a batch whose results are known: more than a workgroup takes.
+const KNOWN: (usize, usize) = (70, 5);
+/// The label of a row to ignore.
+const IGNORED: i64 = -100;
+
 fn known_problem() -> Result<Problem> {
-    Problem::of(1, 4)
-        .index_labels(-100)
-        .want([Wanted::Loss, Wanted::Grad, Wanted::Predictions])
+    Problem::of(KNOWN.0, KNOWN.1)
+        .index_labels(IGNORED)
+        .want([
+            Wanted::Loss,
+            Wanted::Losses,
+            Wanted::Grad,
+            Wanted::Predictions,
+        ])
         .build()
+}
+
+/// Rows no two of which are alike, more and more confident: all digits of their losses, down to e⁻³⁴, are
+/// beside a 1 for a naive kernel. Some have a masked class, and some are ignored.
+fn known_batch() -> (Vec<f32>, Vec<i64>) {
+    let (rows, classes) = KNOWN;
+    let (mut logits, mut labels) = (Vec::new(), Vec::new());
+    for row in 0..rows {
+        let class = row * 3 % classes;
+        let hash = |column: usize| ((row * 37 + column * 11) % 64) as f32 / 16.0;
+        logits.extend((0..classes).map(|column| match column {
+            _ if column == class => 4.0 + row as f32 / 2.0,
+            _ if column == (class + 1) % classes && row % 3 == 0 => f32::NEG_INFINITY,
+            _ => hash(column),
+        }));
+        labels.push(if row % 7 == 6 { IGNORED } else { class as i64 });
+    }
+    (logits, labels)
 }
 
 impl Engine {
     /// Computes known answers and compares: sums that need exact rounding errors, NaN and infinity,
-    /// a tree across a workgroup, and a row with its loss, gradient and prediction. [`Engine::new`]
+    /// a tree across a workgroup, integers, atomics, tables of functions, and rows with their losses,
+    /// gradients and predictions. [`Engine::new`]
     /// does it; for a borrowed device it is the caller's to ask. Takes milliseconds once its pipelines
     /// are there. Where shuffles within a subgroup go astray, the engine does without them from then on.
     ///
@@ -97,7 +151,7 @@ impl Engine {
         }
         let words = self.probe_words().await?;
         let mut accuracy = Accuracy::Full;
-        for (probe, found) in PROBES.iter().zip(words) {
+        for (probe, found) in PROBES.into_iter().chain(tables()).zip(words) {
             if probe.expected.abs_diff(found) > probe.ulps {
                 if probe.vital {
                     return Err(self.failed(
@@ -109,7 +163,7 @@ impl Engine {
                 accuracy = Accuracy::Reduced;
             }
         }
-        self.known_row(accuracy).await?;
+        self.known_rows(accuracy).await?;
         self.accuracy = accuracy;
         Ok(accuracy)
     }
@@ -143,8 +197,8 @@ impl Engine {
     }
 
     async fn probe_words(&self) -> Result<Vec<u32>> {
-        self.probe(probes_pass(), Params::default(), PROBES.len() as u32)
-            .await
+        let count = PROBES.len() as u32 + 3 * TABLE;
+        self.probe(probes_pass(), Params::default(), count).await
     }
 
     /// What this device makes of `function` at `count` numbers: those whose bits are `first`,
@@ -253,20 +307,19 @@ impl Engine {
         Ok(words)
     }
 
-    /// The row (−1, 20, −∞, 2) with the label 1, whose loss a naive kernel gives as 0.
-    async fn known_row(&self, accuracy: Accuracy) -> Result<()> {
+    /// A batch with all that a naive kernel gets wrong; then the same one with a row that is NaN.
+    async fn known_rows(&self, accuracy: Accuracy) -> Result<()> {
         let problem = known_problem()?;
-        let batch = Batch::of(&[-1.0, 20.0, f32::NEG_INFINITY, 2.0]).index(&[1]);
-        let results = self.run(&problem, &batch).await?;
-        // s = e^−21 + e^−18, to double precision.
-        let s = 7.582_560_427_911_907e-10 + 1.522_997_974_471_263e-8;
-        let grad = [
-            7.582_560_427_911_907e-10 / (1.0 + s),
-            -s / (1.0 + s),
-            0.0,
-            1.522_997_974_471_263e-8 / (1.0 + s),
-        ];
-        // Without exact rounding errors the whole loss of this row is lost beside 1, and with it all
+        let (mut logits, labels) = known_batch();
+        let batch = Batch::of(&logits).index(&labels);
+        let known = reference::run(&problem, &batch)?;
+        let sound = self.run(&problem, &batch).await?;
+        let poisoned = KNOWN.0 / 2;
+        logits[poisoned * KNOWN.1] = f32::NAN;
+        let batch = Batch::of(&logits).index(&labels);
+        let with_nan = self.run(&problem, &batch).await?;
+
+        // Without exact rounding errors the whole loss of a confident row is lost beside 1, and with it all
         // digits of the gradient at the label: then only what is of the size of 1 has to be right.
         let (ulps, slack) = match accuracy {
             Accuracy::Full => (10.0, 0.0),
@@ -276,17 +329,57 @@ impl Engine {
             let allowed = ulps * f64::from(f32::EPSILON) * expected.abs() + slack;
             (f64::from(found) - expected).abs() <= allowed
         };
-        let found = results.grad.unwrap_or_default();
-        let loss = results.loss.unwrap_or(f32::NAN);
-        if found.len() != grad.len()
-            || !found.iter().zip(grad).all(|(&f, e)| near(f, e))
-            || !near(loss, s)
-            || results.predictions != Some(vec![1])
+        let all_near = |check, found: &Option<Vec<f32>>, expected: &Option<Vec<f64>>| {
+            let found = found.as_deref().unwrap_or_default();
+            let expected = expected.as_deref().unwrap_or_default();
+            let wrong = (0..expected.len())
+                .find(|&i| !found.get(i).is_some_and(|&found| near(found, expected[i])));
+            match wrong {
+                None => Ok(()),
+                Some(i) => Err(self.failed(
+                    check,
+                    format!("{:?} in place {i}", found.get(i)),
+                    format!("{:e}", expected[i]),
+                )),
+            }
+        };
+        all_near("the losses of known rows", &sound.losses, &known.losses)?;
+        all_near("the gradient of known rows", &sound.grad, &known.grad)?;
+        if sound.predictions != known.predictions {
+            return Err(self.failed(
+                "the predictions of known rows",
+                format!("{:?}", sound.predictions),
+                format!("{:?}", known.predictions),
+            ));
+        }
+        // The reduced loss is the sum of what the device found, rounded once.
+        let losses = sound.losses.iter().flatten().map(|&loss| f64::from(loss));
+        let mean = (losses.sum::<f64>() / known.valid_rows as f64) as f32;
+        let loss = sound.loss.unwrap_or(f32::NAN);
+        if loss.to_bits().abs_diff(mean.to_bits()) > 1 {
+            return Err(self.failed(
+                "the sum of the losses of known rows",
+                format!("{loss:e}"),
+                format!("{mean:e}"),
+            ));
+        }
+        let is_nan = |values: &Option<Vec<f32>>, width: usize| {
+            let all = values.iter().flatten().enumerate();
+            let nan = all.filter(|(_, value)| value.is_nan()).map(|(i, _)| i);
+            nan.eq(poisoned * width..(poisoned + 1) * width)
+        };
+        if !is_nan(&with_nan.losses, 1)
+            || !is_nan(&with_nan.grad, KNOWN.1)
+            || !with_nan.loss.is_some_and(f32::is_nan)
+            || (with_nan.nan_rows, with_nan.first_nan_row) != (1, Some(poisoned as u64))
         {
             return Err(self.failed(
-                "the loss and the gradient of a known row",
-                format!("{loss:e}, {found:?}"),
-                format!("{s:e}, {grad:?}"),
+                "a row with NaN among others",
+                format!(
+                    "{} rows, from {:?}",
+                    with_nan.nan_rows, with_nan.first_nan_row
+                ),
+                format!("row {poisoned} alone"),
             ));
         }
         Ok(())

@@ -1,8 +1,13 @@
 //! Devices that are chosen, lost, or compute something else: typed errors, no panic, no hang.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use softxent::{Accuracy, AdapterChoice, Engine, Error, MathFunction, Strategy, adapters};
+use softxent::{
+    Accuracy, AdapterChoice, Engine, Error, Fault, MathFunction, Operation, Strategy, adapters,
+    wgpu,
+};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::checks::ONE_PASS;
@@ -141,10 +146,147 @@ fn a_lost_borrowed_device_is_an_error() {
     let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
     let owner = Engine::new_blocking(&AdapterChoice::Auto).unwrap();
     let guest = sibling(&owner);
+    let problem = case.problem().unwrap();
     case.run(&guest, Strategy::RowPerInvocation);
+    assert!(!guest.is_lost());
     owner.device().destroy();
     let lost = case.try_run(&guest, Strategy::RowPerInvocation);
-    assert!(lost.is_err(), "{lost:?}");
+    assert!(matches!(lost, Err(Error::DeviceLost { .. })), "{lost:?}");
+    assert!(guest.is_lost());
+    // Nor is there a pipeline any more.
+    let prepared = pollster::block_on(sibling(&guest).prepare(&problem));
+    assert!(
+        matches!(prepared, Err(Error::DeviceLost { .. })),
+        "{prepared:?}"
+    );
+}
+
+/// In the place of a lost engine comes one on another device, with its settings and the same bits; a call
+/// that asks for that runs once more.
+#[test]
+fn a_lost_device_is_renewed() {
+    let shared = gpu!();
+    let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
+    let kernel = Strategy::RowPerInvocation;
+    let problem = case.problem().unwrap();
+    let expected = case.with_batch(|batch| shared.run_blocking(&problem, batch).unwrap());
+
+    let mut profile = shared.profile().clone();
+    small(&mut profile);
+    let lost = Engine::new_blocking(&AdapterChoice::Auto)
+        .unwrap()
+        .with_profile(profile.clone());
+    let guest = sibling(&lost);
+    lost.device().destroy();
+    assert!(lost.is_lost());
+    let renewed = pollster::block_on(lost.renewed()).unwrap();
+    assert!(!renewed.is_lost());
+    assert_eq!(renewed.profile(), &profile);
+    assert_eq!(renewed.adapter_info(), lost.adapter_info());
+    assert_eq!(case.run(&renewed, kernel), expected);
+    // A borrowed device is the caller's to replace, but an engine of our own it can have.
+    let own = pollster::block_on(guest.renewed()).unwrap();
+    assert_eq!(case.run(&own, kernel), expected);
+    // What the driver computes does not become better by it.
+    let wrong = lost.with_edited_shaders(|_, text| {
+        text.replace("let column = u32(label);", "let column = u32(label) + 1u;")
+    });
+    let wrong = pollster::block_on(wrong.renewed());
+    assert!(matches!(wrong, Err(Error::SelfTest { .. })), "{wrong:?}");
+
+    let mut engine = renewed;
+    let old = sibling(&engine);
+    engine.plant(Some((5, Fault::LostAfter)));
+    let retried = |engine: &mut Engine| {
+        case.with_batch(|batch| pollster::block_on(engine.run_retrying(&problem, batch)))
+    };
+    assert_eq!(retried(&mut engine).unwrap(), expected);
+    assert!(old.is_lost() && !engine.is_lost());
+    assert_eq!(engine.profile(), &profile);
+    // Only a lost device is a reason.
+    engine.plant(Some((5, Fault::Refused)));
+    assert!(matches!(retried(&mut engine), Err(Error::Driver { .. })));
+    assert_eq!(engine.plant(None).1, Some(Operation::Calls));
+}
+
+/// A wait ends when the patience of the engine does, and the engine is none the worse for it.
+#[test]
+fn waits_have_an_end() {
+    let engine = gpu!();
+    let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
+    let kernel = Strategy::RowPerInvocation;
+    let limit = Duration::from_secs(2);
+    let engine = sibling(engine).with_patience(limit);
+    let expected = case.run(&engine, kernel);
+    engine.plant(None);
+    case.run(&engine, kernel);
+    let (count, _) = engine.plant(None);
+    let mut struck = Vec::new();
+    for at in 0..count {
+        engine.plant(Some((at, Fault::Late)));
+        let start = Instant::now();
+        let outcome = case.try_run(&engine, kernel);
+        let (took, (_, operation)) = (start.elapsed(), engine.plant(None));
+        match (operation, outcome) {
+            (Some(operation @ (Operation::Wait | Operation::Mapping)), Err(error)) => {
+                assert_eq!(
+                    error.to_string(),
+                    "the device did not finish the kernels within 2s"
+                );
+                assert!(operation == Operation::Wait || took >= limit, "{took:?}");
+                assert!(took < 3 * limit, "{took:?}");
+                if !struck.contains(&operation) {
+                    struck.push(operation);
+                }
+                assert_eq!(case.run(&engine, kernel), expected);
+            }
+            (_, outcome) => assert_eq!(outcome.unwrap(), expected),
+        }
+        if struck.len() == 2 {
+            return;
+        }
+    }
+    panic!("of {count} operations only {struck:?} came late");
+}
+
+/// Devices that have the least that some promise, not only in their profile: the same bits, or what is
+/// missing.
+#[test]
+fn a_device_with_the_least_limits() {
+    let engine = gpu!();
+    let all = pollster::block_on(adapters());
+    let name = &engine.adapter_info().name;
+    let adapter = all.iter().find(|one| one.get_info().name == *name).unwrap();
+    let case = generate(Shape::Normal, Kind::Index, 300, 1100).want(ONE_PASS);
+    let expected = case.run(engine, Strategy::RowPerInvocation);
+    let with = |limits| pollster::block_on(Engine::untested(adapter, limits)).unwrap();
+
+    let mut webgpu = with(wgpu::Limits::default());
+    pollster::block_on(webgpu.self_test()).unwrap();
+    for kernel in Strategy::ALL {
+        assert_eq!(case.run(&webgpu, kernel), expected, "{}", kernel.name());
+    }
+    for (limits, missing) in [
+        (wgpu::Limits::downlevel_defaults(), "storage buffers"),
+        (wgpu::Limits::downlevel_webgl2_defaults(), ""),
+        (
+            wgpu::Limits {
+                max_storage_buffer_binding_size: 4096,
+                ..wgpu::Limits::default()
+            },
+            "bytes in a binding",
+        ),
+    ] {
+        let mut least = with(limits);
+        match pollster::block_on(least.self_test()) {
+            Err(Error::DeviceTooSmall { limit, .. }) => {
+                assert!(limit.contains(missing), "{limit} instead of {missing}");
+            }
+            other => panic!("{missing}: {other:?}"),
+        }
+        let run = case.try_run(&least, Strategy::RowPerInvocation);
+        assert!(matches!(run, Err(Error::DeviceTooSmall { .. })), "{run:?}");
+    }
 }
 
 /// A device that is lost while chunks are on their way to it and back: an error or the whole result, and
@@ -189,52 +331,210 @@ fn a_device_lost_between_chunks_is_an_error() {
     assert!(lost > 0);
 }
 
-/// A driver that miscomputes, as the shaders' text: what the self-test says of it.
+/// What the self-test says of a driver.
+#[derive(Debug)]
+enum Said {
+    /// Results would be wrong: the check that fails.
+    Refused(&'static str),
+    /// Fewer digits.
+    Reduced,
+    /// Nothing is amiss that matters.
+    Full,
+    /// It does without shuffles.
+    NoShuffles,
+}
+
+/// Drivers that miscompute, each by the text that its compiler in effect makes of some of the shaders'.
+const DRIVERS: &[(&str, &str, &str, Said)] = &[
+    (
+        "exp by a coarser polynomial",
+        "vec4<f32>(0.5));",
+        "vec4<f32>(0.499995));",
+        Said::Reduced,
+    ),
+    (
+        "rounds to an integer toward zero",
+        "round(gap.high * LOG2_E)",
+        "trunc(gap.high * LOG2_E)",
+        Said::Reduced,
+    ),
+    (
+        "log1p by a coarser polynomial",
+        "0x1.99a54p-3f",
+        "0x1.999p-3f",
+        Said::Reduced,
+    ),
+    (
+        "division by a table",
+        "veil(1.0 / d.x)",
+        "veil(1.0 / d.x * 1.003)",
+        Said::Reduced,
+    ),
+    // Less accurate, and still of use.
+    (
+        "(a + b) - a is b",
+        "return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));",
+        "return vec2<f32>(sum, 0.0);",
+        Said::Reduced,
+    ),
+    (
+        "subnormals are flushed",
+        "return veil(parts.e.x * powers(parts.n + 127.0).x);",
+        "let flushed = veil(parts.e.x * powers(parts.n + 127.0).x);
+         return select(flushed, 0.0, flushed < 0x1p-126f);",
+        Said::Full,
+    ),
+    (
+        "classification by bits is optimised away",
+        "return (bits & 0x7f800000u) != 0x7f800000u;",
+        "return true;",
+        Said::Refused("telling NaN and infinity by their bits"),
+    ),
+    (
+        "NaN does not occur",
+        "        seen |= POISONED;",
+        "",
+        Said::Refused("a row with NaN among others"),
+    ),
+    (
+        "bits are converted",
+        "return bitcast<f32>(bitcast<u32>(value) ^ params.zero);",
+        "return f32(u32(value) ^ params.zero);",
+        Said::Refused("the losses of known rows"),
+    ),
+    (
+        "an invocation reads its own value for its neighbour's",
+        "leaves[local] = leaves[local] + leaves[local + apart];",
+        "leaves[local] = leaves[local] + leaves[local];",
+        Said::Refused("a tree across a workgroup"),
+    ),
+    (
+        "what is written to workgroup memory stays away",
+        "totals_low[word] = low;",
+        "totals_low[word] = 0u;",
+        Said::Refused("the sums of the batch"),
+    ),
+    (
+        "a shuffle gives back what it was given",
+        "subgroupShuffleXor(local ^ params.zero, apart)",
+        "(local ^ params.zero)",
+        Said::NoShuffles,
+    ),
+    (
+        "additions of a workgroup get lost",
+        "let ticket = atomicAdd(&tickets, 1u);",
+        "let ticket = atomicLoad(&tickets);
+         atomicStore(&tickets, ticket + 1u);",
+        Said::Refused("atomic additions"),
+    ),
+    (
+        "additions to a buffer get lost",
+        "atomicAdd(&accumulators[slot * SLOT_WORDS + word], 1u);",
+        "let before = atomicLoad(&accumulators[slot * SLOT_WORDS + word]);
+         atomicStore(&accumulators[slot * SLOT_WORDS + word], before + 1u);",
+        Said::Refused("the sums of the batch"),
+    ),
+    (
+        "carries get lost",
+        "return select(0u, 1u, before + value < before);",
+        "return 0u;",
+        Said::Refused("the sum of the losses of known rows"),
+    ),
+    (
+        "integers do not wrap around",
+        "select(0u, 0x01000000u, large + small < large)",
+        "select(0u, 0x01000000u, false)",
+        Said::Refused("arithmetic of integers"),
+    ),
+    (
+        "integers are divided as f32",
+        "(large / small)",
+        "u32(f32(large) / f32(small))",
+        Said::Refused("arithmetic of integers"),
+    ),
+    (
+        "signed integers are shifted as unsigned ones",
+        "bitcast<u32>(bitcast<i32>(large) >> (2u ^ zero))",
+        "(large >> (2u ^ zero))",
+        Said::Refused("arithmetic of integers"),
+    ),
+    (
+        "arrays are not indexed by run-time values",
+        "at = pile[at];",
+        "at = pile[0u];",
+        Said::Refused("an array that is indexed by its values"),
+    ),
+    (
+        "integers are off by one",
+        "let column = u32(label);",
+        "let column = u32(label) + 1u;",
+        Said::Refused("the losses of known rows"),
+    ),
+    (
+        "two invocations take the same row",
+        "    let row = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + local;",
+        "    let row = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + (local & 62u);",
+        Said::Refused("the losses of known rows"),
+    ),
+    (
+        "all workgroups are the first",
+        "    let row = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + local;",
+        "    let row = (workgroup.y * workgroups.x) * WORKGROUP_SIZE + local;",
+        Said::Refused("the sums of the batch"),
+    ),
+];
+
 #[test]
 fn the_self_test_finds_a_driver_that_miscomputes() {
     let engine = gpu!();
-    let edited = |from: &'static str, to: &'static str| {
-        sibling(engine).with_edited_shaders(move |_, text| text.replace(from, to))
-    };
-    let test = |mut engine: Engine| pollster::block_on(engine.self_test());
-    assert_eq!(test(sibling(engine)).unwrap(), Accuracy::Full);
-
-    for (bug, from, to, check) in [
-        (
-            "classification by bits is optimised away",
-            "return (bits & 0x7f800000u) != 0x7f800000u;",
-            "return true;",
-            "telling NaN and infinity by their bits",
-        ),
-        (
-            "an invocation reads its own value for its neighbour's",
-            "leaves[local] = leaves[local] + leaves[local + apart];",
-            "leaves[local] = leaves[local] + leaves[local];",
-            "a tree across a workgroup",
-        ),
-        (
-            "integers are wrong",
-            "let column = u32(label);",
-            "let column = u32(label) + 1u;",
-            "the loss and the gradient of a known row",
-        ),
-    ] {
-        match test(edited(from, to)) {
-            Err(error @ Error::SelfTest { check: found, .. }) => {
-                assert_eq!(found, check, "{bug}");
-                let adapter = &engine.adapter_info().name;
+    let mut sound = sibling(engine);
+    let accuracy = pollster::block_on(sound.self_test());
+    assert_eq!(accuracy.unwrap(), Accuracy::Full);
+    let mut wrong = Vec::new();
+    for (driver, from, to, said) in DRIVERS {
+        let met = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&met);
+        let mut engine = sibling(engine).with_edited_shaders(move |_, text| {
+            count.fetch_add(text.matches(from).count(), Ordering::Relaxed);
+            text.replace(from, to)
+        });
+        let subgroup = engine.profile().subgroup;
+        let found = pollster::block_on(engine.self_test());
+        let without_shuffles = engine.profile().subgroup.is_none() && subgroup.is_some();
+        let same = match (said, &found) {
+            (Said::Refused(expected), Err(error @ Error::SelfTest { adapter, check, .. })) => {
                 let start = format!("the self-test failed on `{adapter}`: {check} gave ");
                 assert!(error.to_string().starts_with(&start), "{error}");
+                check == expected
             }
-            other => panic!("{bug}: {other:?}"),
+            (Said::Refused(expected), Err(Error::Driver { what, .. })) => what == expected,
+            (Said::Reduced, Ok(Accuracy::Reduced)) => true,
+            (Said::Full, Ok(Accuracy::Full)) => !without_shuffles,
+            (Said::NoShuffles, Ok(Accuracy::Full)) => without_shuffles || subgroup.is_none(),
+            _ => false,
+        };
+        if !same {
+            wrong.push(format!("{driver}: {found:?} instead of {said:?}"));
         }
+        let probed = subgroup.is_some() || !matches!(said, Said::NoShuffles);
+        assert!(
+            !probed || met.load(Ordering::Relaxed) > 0,
+            "{driver}: no such text"
+        );
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
 
-    // A driver that simplifies (a + b) − a: less accurate, and still of use.
-    let two_sum = "return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));";
-    let one = "return vec2<f32>(sum, 0.0);";
-    let reduced = edited(two_sum, one);
-    assert_eq!(test(edited(two_sum, one)).unwrap(), Accuracy::Reduced);
+/// Where arithmetic is rearranged, results are still close.
+#[test]
+fn results_of_reduced_accuracy_are_close() {
+    let engine = gpu!();
+    let reduced = sibling(engine).with_edited_shaders(|_, text| {
+        text.replace(
+            "return vec2<f32>(sum, (a - veil(sum - b_part)) + (b - b_part));",
+            "return vec2<f32>(sum, 0.0);",
+        )
+    });
     let case = generate(Shape::Normal, Kind::Index, 8, 10).want(ONE_PASS);
     for kernel in Strategy::ALL {
         let (loss, exact) = (

@@ -33,8 +33,8 @@ struct Scenario {
     fresh: bool,
     /// Whether the library submits and waits, or leaves that to the caller.
     waits: bool,
-    /// Operations between two that are struck in the short form, where that takes a new device.
-    stride: usize,
+    /// In the short form, one operation in so many is struck; then, where that takes a new device.
+    one_in: (usize, usize),
 }
 
 const KEPT: fn(&mut DeviceProfile) = |_| {};
@@ -79,7 +79,7 @@ const SCENARIOS: [Scenario; 7] = [
         job: |engine| Ok(format!("{:?}", pollster::block_on(engine.self_test())?)),
         fresh: false,
         waits: true,
-        stride: 9,
+        one_in: (1, 9),
     },
     Scenario {
         name: "prepare",
@@ -91,7 +91,7 @@ const SCENARIOS: [Scenario; 7] = [
         },
         fresh: true,
         waits: false,
-        stride: 1,
+        one_in: (1, 1),
     },
     Scenario {
         name: "run in one chunk",
@@ -99,7 +99,7 @@ const SCENARIOS: [Scenario; 7] = [
         job: |engine| run(engine, &weighted(2, 5)),
         fresh: false,
         waits: true,
-        stride: 9,
+        one_in: (1, 9),
     },
     Scenario {
         name: "run in chunks",
@@ -112,7 +112,7 @@ const SCENARIOS: [Scenario; 7] = [
         },
         fresh: false,
         waits: true,
-        stride: 41,
+        one_in: (7, 41),
     },
     Scenario {
         name: "run in windows",
@@ -125,7 +125,7 @@ const SCENARIOS: [Scenario; 7] = [
         },
         fresh: false,
         waits: true,
-        stride: 41,
+        one_in: (17, 83),
     },
     Scenario {
         name: "bind and record",
@@ -133,7 +133,7 @@ const SCENARIOS: [Scenario; 7] = [
         job: |engine| step(engine, &weighted(4, 10)),
         fresh: false,
         waits: false,
-        stride: 1,
+        one_in: (1, 1),
     },
     Scenario {
         name: "math values",
@@ -147,7 +147,7 @@ const SCENARIOS: [Scenario; 7] = [
         },
         fresh: false,
         waits: true,
-        stride: 5,
+        one_in: (1, 5),
     },
 ];
 
@@ -258,19 +258,26 @@ fn strike(scenario: &Scenario, engines: &dyn Fn() -> Engine, say: &Sender<String
     assert_eq!(job(&mut counted).unwrap(), expected);
     let (count, _) = counted.plant(None);
     let mut told = format!("{}: {count} operations, errors", scenario.name);
-    for fault in [
+    let faults = [
         Fault::OutOfMemory,
         Fault::Refused,
         Fault::Late,
         Fault::Skipped,
         Fault::LostBefore,
         Fault::LostAfter,
-    ] {
+    ];
+    for (place, fault) in faults.into_iter().enumerate() {
         let loses = matches!(fault, Fault::LostBefore | Fault::LostAfter);
-        let step = if loses && !long() { scenario.stride } else { 1 };
+        let step = match (long(), loses) {
+            (true, _) => 1,
+            (_, false) => scenario.one_in.0,
+            (_, true) => scenario.one_in.1,
+        };
+        // Other operations for another fault.
+        let first = place % step;
         let mut struck_engine = None;
         let mut errors = 0;
-        for at in (0..count).step_by(step) {
+        for at in (first as u64..count).step_by(step) {
             let what = format!("{}: {fault:?} at {at} of {count}", scenario.name);
             say.send(what.clone()).unwrap();
             if sound.is_lost() {
