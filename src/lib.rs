@@ -98,6 +98,7 @@ mod error;
 pub mod kernel;
 pub mod plan;
 mod problem;
+mod processor;
 mod record;
 pub mod reference;
 mod run;

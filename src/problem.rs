@@ -352,6 +352,14 @@ impl Problem {
         builder
     }
 
+    /// The same for so many rows, whole groups of those that are interleaved.
+    pub(crate) fn with_rows(&self, rows: usize) -> Problem {
+        Problem {
+            rows,
+            ..self.clone()
+        }
+    }
+
     /// Rows, `N`.
     pub fn rows(&self) -> usize {
         self.rows
