@@ -5,6 +5,7 @@
 //! `SOFTXENT_LONG=1` selects the full grids.
 
 mod agreement;
+mod any_problem;
 mod bench;
 mod browser;
 mod cases;
@@ -18,6 +19,7 @@ mod guest;
 mod job;
 mod judge;
 mod layout;
+mod mutate;
 mod plan;
 mod planted;
 mod portable;
