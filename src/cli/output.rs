@@ -126,7 +126,10 @@ impl Outputs {
         for output in outputs {
             let Some(values) = volume(&output.shape, output.dtype.size()) else {
                 let shape = &output.shape;
-                return refuse(output.path, format!("no file holds the shape {shape:?}"));
+                return refuse(
+                    output.path,
+                    format!("no file holds the shape {shape:?}; nothing was written"),
+                );
             };
             places.push(Place {
                 path: output.path.to_owned(),

@@ -20,6 +20,7 @@ const DEVICE: DeviceProfile = DeviceProfile {
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
     subgroup: None,
+    memory: None,
     tuning: None,
 };
 /// Elements of the largest problem that is computed.

@@ -97,7 +97,7 @@ impl Folder {
         run.err
     }
 
-    fn save(&self, name: &str, descr: &str, shape: &str, data: &[u8]) {
+    pub fn save(&self, name: &str, descr: &str, shape: &str, data: &[u8]) {
         let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
         let mut file = b"\x93NUMPY\x01\0".to_vec();
         file.extend((header.len() as u16).to_le_bytes());
@@ -106,17 +106,17 @@ impl Folder {
         fs::write(self.path(name), file).unwrap();
     }
 
-    fn save_f32(&self, name: &str, shape: &str, values: &[f32]) {
+    pub fn save_f32(&self, name: &str, shape: &str, values: &[f32]) {
         self.save(name, "<f4", shape, &bytes(values));
     }
 
-    fn save_i64(&self, name: &str, shape: &str, values: &[i64]) {
+    pub fn save_i64(&self, name: &str, shape: &str, values: &[i64]) {
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.save(name, "<i8", shape, &data);
     }
 
     /// A file of tensors: name, type, shape, bytes.
-    fn save_tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
+    pub fn save_tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
         let views = tensors.iter().map(|&(name, dtype, shape, data)| {
             (name, TensorView::new(dtype, shape.to_vec(), data).unwrap())
         });

@@ -14,6 +14,7 @@ mod cli;
 mod common;
 mod device;
 mod edges;
+mod files;
 mod golden;
 mod guest;
 mod job;
