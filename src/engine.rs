@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::guard::{Faults, locked};
 use crate::kernel::{Access, Slot, Strategy, Variant};
 use crate::plan::{DeviceProfile, Pass, Plan};
-use crate::problem::Problem;
+use crate::problem::{Batch, Problem, Results};
 use crate::self_test::Accuracy;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::threads;
@@ -93,37 +95,37 @@ async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
             advice: no_adapter_advice(),
         });
     }
-    let names: Vec<String> = adapters
-        .iter()
-        .map(|adapter| adapter.get_info().name)
-        .collect();
     let (at, wanted) = match choice {
         AdapterChoice::Auto => (Some(0), String::new()),
-        AdapterChoice::Index(index) => {
-            (Some(*index).filter(|&i| i < names.len()), index.to_string())
-        }
+        AdapterChoice::Index(index) => (
+            Some(*index).filter(|&i| i < adapters.len()),
+            index.to_string(),
+        ),
         AdapterChoice::Name(part) => {
             let part = part.to_lowercase();
-            (
-                names
-                    .iter()
-                    .position(|name| name.to_lowercase().contains(&part)),
-                part,
-            )
+            let is_it = |adapter: &wgpu::Adapter| {
+                let name = adapter.get_info().name;
+                name.to_lowercase().contains(&part)
+            };
+            (adapters.iter().position(is_it), part)
         }
     };
-    let Some(at) = at else {
-        let listed: Vec<String> = names
-            .iter()
-            .enumerate()
-            .map(|(index, name)| format!("{index} = {name}"))
-            .collect();
-        return Err(Error::AdapterNotFound {
-            wanted,
-            available: listed.join(", "),
-        });
-    };
-    Ok(adapters.swap_remove(at))
+    match at {
+        Some(at) => Ok(adapters.swap_remove(at)),
+        None => Err(not_found(wanted, &adapters)),
+    }
+}
+
+fn not_found(wanted: String, adapters: &[wgpu::Adapter]) -> Error {
+    let listed: Vec<String> = adapters
+        .iter()
+        .enumerate()
+        .map(|(index, adapter)| format!("{index} = {}", adapter.get_info().name))
+        .collect();
+    Error::AdapterNotFound {
+        wanted,
+        available: listed.join(", "),
+    }
 }
 
 /// A pipeline with the layout of its bindings.
@@ -133,12 +135,8 @@ pub(crate) struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// What stands between a device fault and the caller.
-#[derive(Default)]
-struct Faults {
-    lost: Option<String>,
-    uncaptured: Option<String>,
-}
+/// How long a device may take, unless its engine says otherwise.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A device with the pipelines made for it so far. Cheap to share: all methods take `&self`.
 pub struct Engine {
@@ -147,14 +145,15 @@ pub struct Engine {
     info: wgpu::AdapterInfo,
     pub(crate) profile: DeviceProfile,
     pipelines: Mutex<HashMap<Pass, Arc<Pipeline>>>,
-    faults: Arc<Mutex<Faults>>,
+    pub(crate) faults: Arc<Mutex<Faults>>,
+    pub(crate) patience: Duration,
     pub(crate) accuracy: Accuracy,
     edit: Option<Edit>,
     shader_checks: bool,
 }
 
 /// Changes the text of a shader before it is compiled.
-type Edit = Box<dyn Fn(Variant, String) -> String + Send + Sync>;
+type Edit = Arc<dyn Fn(Variant, String) -> String + Send + Sync>;
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,11 +164,6 @@ impl fmt::Debug for Engine {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The data behind these locks is whole at every moment a panic could strike.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Engine {
     /// Takes an adapter, asks it for all it has, and passes the self-test.
     ///
@@ -178,6 +172,14 @@ impl Engine {
     /// [`Engine::self_test`] fails with.
     pub async fn new(choice: &AdapterChoice) -> Result<Engine> {
         let adapter = choose(choice).await?;
+        let mut engine = Engine::untested(&adapter, adapter.limits()).await?;
+        engine.self_test().await?;
+        Ok(engine)
+    }
+
+    /// [`Engine::new`] without its choice and its self-test.
+    #[doc(hidden)]
+    pub async fn untested(adapter: &wgpu::Adapter, limits: wgpu::Limits) -> Result<Engine> {
         let info = adapter.get_info();
         let mut features = wgpu::Features::SUBGROUP;
         if info.device_type == wgpu::DeviceType::Cpu {
@@ -187,15 +189,15 @@ impl Engine {
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("softxent"),
                 required_features: adapter.features() & features,
-                required_limits: adapter.limits(),
+                required_limits: limits,
                 ..Default::default()
             })
             .await
             .map_err(|error| Error::DeviceRefused {
-                adapter: info.name.clone(),
+                adapter: info.name,
                 reason: error.to_string(),
             })?;
-        let mut engine = Engine::from_device(device, queue);
+        let engine = Engine::from_device(device, queue);
         let faults = Arc::clone(&engine.faults);
         engine
             .device
@@ -208,8 +210,56 @@ impl Engine {
             .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
                 locked(&faults).uncaptured = Some(error.to_string());
             }));
+        Ok(engine)
+    }
+
+    /// A new engine with the settings of this one, on a device of its own from the same adapter: for when the
+    /// device of this one [is lost](Self::is_lost). It passes the self-test first.
+    ///
+    /// ```no_run
+    /// # use softxent::{Engine, Error, Problem, Results};
+    /// # async fn resume(mut engine: Engine, problem: &Problem) -> softxent::Result<()> {
+    /// let prepared = match engine.prepare(problem).await {
+    ///     Err(Error::DeviceLost { .. }) => {
+    ///         engine = engine.renewed().await?;
+    ///         engine.prepare(problem).await?
+    ///     }
+    ///     done => done?,
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub async fn renewed(&self) -> Result<Engine> {
+        let adapters = adapters().await;
+        let same = |adapter: &&wgpu::Adapter| adapter.get_info() == self.info;
+        let Some(adapter) = adapters.iter().find(same) else {
+            return Err(not_found(self.info.name.clone(), &adapters));
+        };
+        let mut engine = Engine::untested(adapter, adapter.limits()).await?;
+        engine.profile = self.profile.clone();
+        engine.patience = self.patience;
+        engine.edit = self.edit.clone();
+        engine.shader_checks = self.shader_checks;
         engine.self_test().await?;
         Ok(engine)
+    }
+
+    /// [`Engine::run`]; where the device turns out to be lost, once more on a [renewed](Self::renewed) engine,
+    /// which takes the place of this one.
+    ///
+    /// # Errors
+    /// As [`Engine::run`], and as [`Engine::renewed`] where the device is lost.
+    pub async fn run_retrying(&mut self, problem: &Problem, batch: &Batch<'_>) -> Result<Results> {
+        match self.run(problem, batch).await {
+            Err(Error::DeviceLost { .. }) => {
+                *self = self.renewed().await?;
+                self.run(problem, batch).await
+            }
+            done => done,
+        }
     }
 
     /// [`Engine::new`], waiting for it.
@@ -232,6 +282,7 @@ impl Engine {
             profile,
             pipelines: Mutex::default(),
             faults: Arc::default(),
+            patience: PATIENCE,
             accuracy: Accuracy::Full,
             edit: None,
             shader_checks: false,
@@ -279,6 +330,14 @@ impl Engine {
         self
     }
 
+    /// Waits for the device no longer than this, 5 minutes unless it is said, before a call ends with
+    /// [`Error::Timeout`]. In a browser that is the browser's affair.
+    #[must_use]
+    pub fn with_patience(mut self, limit: Duration) -> Engine {
+        self.patience = limit;
+        self
+    }
+
     /// Compiles the shaders with the bounds checks and loop counters that wgpu puts into those of which it
     /// knows nothing. They change no result and cost up to a third of the speed; for those who would rather
     /// not rely on the proof that they are not needed, which is where shaders are compiled. Forgets all
@@ -298,7 +357,7 @@ impl Engine {
         edit: impl Fn(Variant, String) -> String + Send + Sync + 'static,
     ) -> Engine {
         locked(&self.pipelines).clear();
-        self.edit = Some(Box::new(edit));
+        self.edit = Some(Arc::new(edit));
         self
     }
 
@@ -392,72 +451,13 @@ impl Engine {
                 make_pipeline(device, pass, &label, text, checked)
             })
             .await?;
+        // A device that is gone refuses no pipeline.
+        self.notice_loss();
+        self.alive()?;
         let mut pipelines = locked(&self.pipelines);
         Ok(Arc::clone(
             pipelines.entry(pass).or_insert_with(|| Arc::new(made)),
         ))
-    }
-
-    /// Runs device calls and turns what the driver says of them into an error.
-    pub(crate) async fn guarded<T>(
-        &self,
-        what: &str,
-        bytes: u64,
-        calls: impl FnOnce(&wgpu::Device) -> T,
-    ) -> Result<T> {
-        // Scopes belong to the thread, so all are popped before anything is awaited.
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let value = calls(&self.device);
-        let validation = validation.pop();
-        let internal = internal.pop();
-        let memory = memory.pop();
-        let refused = match validation.await {
-            Some(error) => Some(error),
-            None => internal.await,
-        };
-        let no_memory = memory.await.is_some();
-        if no_memory || refused.is_some() {
-            self.notice_loss();
-        }
-        self.alive()?;
-        if no_memory {
-            return Err(Error::OutOfMemory {
-                place: "device",
-                what: what.to_owned(),
-                bytes,
-            });
-        }
-        match refused {
-            Some(error) => Err(Error::Driver {
-                what: what.to_owned(),
-                reason: error.to_string(),
-            }),
-            None => Ok(value),
-        }
-    }
-
-    /// A device that is gone refuses everything, and says why only when it is polled.
-    pub(crate) fn notice_loss(&self) {
-        let _ = self.device.poll(wgpu::PollType::Poll);
-    }
-
-    /// Fails where the device is known to be gone or to have failed behind our back.
-    pub(crate) fn alive(&self) -> Result<()> {
-        let mut faults = locked(&self.faults);
-        if let Some(reason) = &faults.lost {
-            return Err(Error::DeviceLost {
-                reason: reason.clone(),
-            });
-        }
-        match faults.uncaptured.take() {
-            Some(reason) => Err(Error::Driver {
-                what: "an operation".to_owned(),
-                reason,
-            }),
-            None => Ok(()),
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What can go wrong, each with what was asked, what is there, and what to do.
 
+use std::time::Duration;
+
 use crate::problem::Wanted;
 
 /// Everything this crate can fail with. Nothing in it panics on input or on a fault of the device.
@@ -286,12 +288,12 @@ pub enum Error {
         reason: String,
     },
     /// The device did not answer.
-    #[error("the device did not finish {what} within {seconds} s")]
+    #[error("the device did not finish {what} within {limit:?}")]
     Timeout {
         /// The operation.
         what: &'static str,
-        /// The limit.
-        seconds: u64,
+        /// The limit, as [`Engine::with_patience`](crate::Engine::with_patience) gives it.
+        limit: Duration,
     },
     /// The device computes something else than the shaders say.
     #[error("the self-test failed on `{adapter}`: {check} gave {found}, expected {expected}")]

@@ -32,7 +32,7 @@
 //! error, problem      what is asked for, validated once
 //! plan                problem + device profile → which shaders, how many rows at once (pure)
 //! kernel              variant → WGSL text, bindings, parameters (pure)
-//! engine              device and queue, pipelines, self-test
+//! engine, guard       device and queue, pipelines, self-test; what becomes of their faults
 //! record, transfer    dispatches into an encoder; buffers and the way back
 //! run, stream         slices in, results out, chunk by chunk, several at once
 //! reference           the same in f64 on the processor; shares no arithmetic with the shaders
@@ -95,6 +95,7 @@
 pub mod derivation;
 mod engine;
 mod error;
+mod guard;
 pub mod kernel;
 pub mod plan;
 mod problem;
@@ -110,6 +111,8 @@ mod transfer;
 
 pub use engine::{AdapterChoice, Engine, Prepared, adapters};
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use guard::{Fault, Operation};
 pub use half;
 pub use kernel::Strategy;
 pub use plan::Plan;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Pipeline, Prepared};
 use crate::error::{Error, Result};
+use crate::guard::Guarded;
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
     EMPTY_IS_ZERO, NOT_WANTED, Params, RowKernel, SLOT, STATUS_WORDS, Slot, Variant, Width, status,
@@ -617,7 +618,8 @@ impl Prepared {
             .guarded("the bind groups", size_of::<Params>() as u64, |device| {
                 make_steps(device, &params, steps, most)
             })
-            .await?;
+            .await?
+            .map_err(|error| engine.refused("the parameters", &error))?;
         let reduce = steps.pop();
         let rows = steps.split_off(counts.len());
         Ok(Bound {
@@ -724,21 +726,13 @@ fn whole_vectors(logits: BufferRange<'_>, alignment: u64, engine: &Engine) -> Op
 type Bindings<'a> = Vec<(Slot, wgpu::BufferBinding<'a>)>;
 
 fn make_steps(
-    device: &wgpu::Device,
+    device: &Guarded<'_>,
     params: &Params,
     steps: Vec<(Arc<Pipeline>, Bindings<'_>)>,
     most: u32,
-) -> Vec<Step> {
-    let uniform = device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("params"),
-        size: size_of::<Params>() as u64,
-        usage: wgpu::BufferUsages::UNIFORM,
-        mapped_at_creation: true,
-    });
-    if let Ok(mut view) = uniform.get_mapped_range_mut(..) {
-        view.copy_from_slice(bytemuck::bytes_of(params));
-    }
-    uniform.unmap();
+) -> std::result::Result<Vec<Step>, wgpu::MapRangeError> {
+    let usage = wgpu::BufferUsages::UNIFORM;
+    let uniform = device.buffer_with("params", bytemuck::bytes_of(params), usage)?;
     let step = |(pipeline, bindings): (Arc<Pipeline>, Bindings<'_>)| {
         let mut entries = vec![wgpu::BindGroupEntry {
             binding: Slot::Params as u32,
@@ -771,7 +765,7 @@ fn make_steps(
             workgroups,
         }
     };
-    steps.into_iter().map(step).collect()
+    Ok(steps.into_iter().map(step).collect())
 }
 
 struct Step {

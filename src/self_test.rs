@@ -27,6 +27,9 @@ pub enum MathFunction {
 /// Bytes of function values that are asked of the device at once, at most.
 const VALUES_SIZE: u64 = 64 << 20;
 
+/// What is in the place of a probe before the device writes it: a signalling NaN, which no arithmetic gives.
+const UNWRITTEN: u32 = 0x7f8b_ad00;
+
 /// One probe: its name, the word expected, how many units of the last place it may be off, and
 /// whether a miss makes results wrong or only less accurate.
 struct Probe {
@@ -202,22 +205,15 @@ impl Engine {
         let pipeline = self.pipeline(pass).await?;
         let size = 4 * u64::from(count);
         let [width, height] = pass.workgroups(count, 1, 1, self.profile.max_workgroups);
-        let results = self
-            .buffer("probes", size, Usage::STORAGE | Usage::COPY_SRC)
-            .await?;
-        let staging = self
-            .buffer("probes", size, Usage::MAP_READ | Usage::COPY_DST)
-            .await?;
-        let uniform = self
-            .buffer(
-                "probes",
-                size_of::<Params>() as u64,
-                Usage::UNIFORM | Usage::COPY_DST,
-            )
-            .await?;
-        self.guarded("the probes", size, |device| {
-            self.queue()
-                .write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
+        let what = "the probes";
+        let nothing = UNWRITTEN.to_ne_bytes().repeat(count as usize);
+        let usage = Usage::STORAGE | Usage::COPY_SRC;
+        let results = self.buffer_with(what, &nothing, usage).await?;
+        let usage = Usage::MAP_READ | Usage::COPY_DST;
+        let staging = self.buffer_with(what, &nothing, usage).await?;
+        let params = bytemuck::bytes_of(&params);
+        let uniform = self.buffer_with(what, params, Usage::UNIFORM).await?;
+        self.guarded(what, size, |device| {
             let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(pass.variant.entry_point()),
                 layout: &pipeline.layout,
@@ -240,7 +236,7 @@ impl Engine {
                 pass.dispatch_workgroups(width, height, 1);
             }
             encoder.copy_buffer_to_buffer(&results, 0, &staging, 0, size);
-            self.queue().submit([encoder.finish()]);
+            device.submit(encoder);
         })
         .await?;
         let mut words = Vec::new();
@@ -248,6 +244,12 @@ impl Engine {
             words = bytemuck::pod_collect_to_vec(bytes);
         })
         .await?;
+        if words.contains(&UNWRITTEN) {
+            return Err(Error::Driver {
+                what: what.to_owned(),
+                reason: "it said that they were written, and they are not".to_owned(),
+            });
+        }
         Ok(words)
     }
 

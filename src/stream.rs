@@ -30,6 +30,10 @@ const LANES: usize = 2;
 /// Bytes before the loss, and again before the z-loss, among the totals: a multiple of every alignment
 /// that a binding may need.
 const LOSS_OFFSET: u64 = 256;
+/// Bytes before the number of the submission that wrote the totals.
+const SERIAL_OFFSET: u64 = STATUS_SIZE;
+/// Submissions with numbers of their own, more than are on their way at once.
+const SERIALS: u32 = 7;
 /// Bytes of the totals.
 const TOTALS_SIZE: u64 = 2 * LOSS_OFFSET + 4;
 /// Bytes that one thread copies at a time.
@@ -66,11 +70,11 @@ struct Lane {
 
 impl Lane {
     /// What comes back after some work.
-    fn outputs(&self, work: Work) -> impl Iterator<Item = &Array> {
+    fn outputs(&self, work: Work) -> impl DoubleEndedIterator<Item = &Array> {
         self.outputs.iter().filter(move |output| {
             let is_matrix = matches!(output.slot, Slot::Softmax | Slot::LogSoftmax | Slot::Grad);
             match work {
-                Work::Count | Work::States => false,
+                Work::Count | Work::States => output.slot == Slot::Status,
                 Work::Rows => true,
                 Work::Merge => !is_matrix,
                 Work::Apply => is_matrix || output.slot == Slot::Status,
@@ -91,6 +95,8 @@ pub(crate) struct Step {
 struct Flight {
     lane: Lane,
     step: Step,
+    /// The number that it brings back.
+    serial: u32,
     submission: wgpu::SubmissionIndex,
     mappings: Vec<Mapping>,
 }
@@ -107,6 +113,10 @@ pub(crate) struct Stream<'a> {
     /// What every piece reads: the class weights, an upstream gradient for all.
     constants: Vec<(Slot, wgpu::Buffer)>,
     scratch: wgpu::Buffer,
+    /// Numbers for submissions, from 1 on.
+    serials: wgpu::Buffer,
+    /// The place of the next one's number among them.
+    sent: u32,
     /// Threads that copy.
     threads: usize,
     /// The first of them was sent first.
@@ -136,18 +146,14 @@ impl<'a> Stream<'a> {
                         .map_err(failed("the upstream gradient"))?,
                 }
                 expect(slot.name(), size as usize / 4, values.len())?;
-                let usage = Usage::STORAGE | Usage::COPY_DST;
-                let buffer = engine.buffer(slot.name(), size, usage).await?;
-                engine
-                    .guarded("the upload", size, |_| {
-                        let bytes = bytemuck::cast_slice(&values);
-                        engine.queue().write_buffer(&buffer, 0, bytes);
-                    })
-                    .await?;
-                constants.push((slot, buffer));
+                let bytes = bytemuck::cast_slice(&values);
+                let buffer = engine.buffer_with(slot.name(), bytes, Usage::STORAGE);
+                constants.push((slot, buffer.await?));
             }
         }
         let scratch = prepared.scratch_size_for(engine, whole(prepared).rows.len());
+        let serials: Vec<u32> = (1..=SERIALS).collect();
+        let serials = bytemuck::cast_slice(&serials);
         Ok(Stream {
             engine,
             prepared,
@@ -157,6 +163,10 @@ impl<'a> Stream<'a> {
             times: Times::default(),
             constants,
             scratch: engine.buffer("scratch", scratch, Usage::STORAGE).await?,
+            serials: engine
+                .buffer_with("serials", serials, Usage::COPY_SRC)
+                .await?,
+            sent: 0,
             threads: copying_threads(engine),
             in_flight: VecDeque::new(),
         })
@@ -239,6 +249,8 @@ impl<'a> Stream<'a> {
                 self.results.valid_rows,
             )
             .await?;
+        let serial = self.sent;
+        self.sent = (serial + 1) % SERIALS;
         let (submission, mappings) = self
             .engine
             .guarded("the dispatch", 0, |device| {
@@ -260,17 +272,22 @@ impl<'a> Stream<'a> {
                 if work != Work::Count && step.is_last {
                     bound.record_reduce(&mut encoder);
                 }
+                if let Some(status) = lane.outputs.last() {
+                    let (from, to) = (&self.serials, &status.device);
+                    let at = u64::from(4 * serial);
+                    encoder.copy_buffer_to_buffer(from, at, to, SERIAL_OFFSET, 4);
+                }
                 for (output, size) in &copies_out {
                     if let Some(staging) = &output.staging {
                         encoder.copy_buffer_to_buffer(&output.device, 0, staging, 0, *size);
                     }
                 }
-                let submission = self.engine.queue().submit([encoder.finish()]);
+                let submission = device.submit(encoder);
                 let writable = |(input, _): &(&Array, u64)| {
-                    Mapping::ask(input.host(), wgpu::MapMode::Write, input.host().size())
+                    device.map(input.host(), wgpu::MapMode::Write, input.host().size())
                 };
                 let readable = |(output, size): &(&Array, u64)| {
-                    Mapping::ask(output.host(), wgpu::MapMode::Read, *size)
+                    device.map(output.host(), wgpu::MapMode::Read, *size)
                 };
                 let mappings = copies_in.iter().map(writable);
                 let mappings = mappings.chain(copies_out.iter().map(readable));
@@ -280,6 +297,7 @@ impl<'a> Stream<'a> {
         Ok(Flight {
             lane,
             step,
+            serial: serial + 1,
             submission,
             mappings,
         })
@@ -287,7 +305,9 @@ impl<'a> Stream<'a> {
 
     /// Waits for a piece, hands its results over, and gives its lane back.
     async fn land(&mut self, flight: Flight) -> Result<Lane> {
-        let Flight { lane, step, .. } = flight;
+        let Flight {
+            lane, step, serial, ..
+        } = flight;
         let watch = Watch::start();
         self.engine
             .landed("the kernels", Some(flight.submission), flight.mappings)
@@ -297,11 +317,12 @@ impl<'a> Stream<'a> {
         let watch = Watch::start();
         let problem = self.prepared.problem();
         let Step { work, piece, .. } = &step;
-        for output in lane.outputs(*work) {
+        // The status first: what is not of this submission goes nowhere.
+        for output in lane.outputs(*work).rev() {
             let size = size_of(problem, output.slot, piece).unwrap_or_default();
             let bytes = self.engine.bytes(output.host(), size)?;
             match output.slot {
-                Slot::Status => take_status(&bytes, &step, &mut self.results)?,
+                Slot::Status => take_status(&bytes, &step, serial, &mut self.results)?,
                 slot => take(self.sink, problem, slot, &bytes, piece)?,
             }
         }
@@ -746,7 +767,14 @@ fn device_label(problem: &Problem, label: i64) -> i32 {
 }
 
 /// Takes what the device counted, and after the last piece the reduced losses.
-fn take_status(bytes: &[u8], step: &Step, results: &mut Results) -> Result<()> {
+fn take_status(bytes: &[u8], step: &Step, serial: u32, results: &mut Results) -> Result<()> {
+    let at = SERIAL_OFFSET as usize;
+    if bytes[at..at + 4] != serial.to_ne_bytes() {
+        return Err(Error::Driver {
+            what: "the dispatch".to_owned(),
+            reason: "it said that it was done, and did not do it".to_owned(),
+        });
+    }
     let mut words = [0; STATUS_WORDS];
     bytemuck::cast_slice_mut(&mut words).copy_from_slice(&bytes[..STATUS_SIZE as usize]);
     let status = Status::from_words(&words);
@@ -754,7 +782,7 @@ fn take_status(bytes: &[u8], step: &Step, results: &mut Results) -> Result<()> {
     let first = status.first_nan_row.map(u64::from);
     let first = first.map(|row| step.piece.rows.start as u64 + row);
     results.first_nan_row = results.first_nan_row.or(first);
-    if !step.is_last {
+    if !step.is_last || step.work == Work::Count {
         return Ok(());
     }
     if status.valid_rows != results.valid_rows {

@@ -2,15 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+#[cfg(not(target_arch = "wasm32"))]
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::guard::{Fault, Operation, locked};
+use crate::run::Watch;
 
-/// How long a device may take to finish what it was given, before it counts as hung.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// How long to let another thread call what its poll has taken from ours.
 #[cfg(not(target_arch = "wasm32"))]
 const NAP: Duration = Duration::from_millis(1);
@@ -34,18 +35,17 @@ impl Engine {
         .await
     }
 
-    /// Waits until the device has finished a submission, or all of them. In a browser this returns at
-    /// once.
-    fn wait(&self, what: &'static str, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        let waited = self.device().poll(wgpu::PollType::Wait {
-            submission_index: submission,
-            timeout: Some(PATIENCE),
-        });
-        self.alive()?;
-        waited.map(|_| ()).map_err(|error| match error {
-            wgpu::PollError::Timeout => timeout(what),
-            other => self.refused(what, &other),
-        })
+    /// A buffer that holds these bytes, a multiple of 4 of them.
+    pub(crate) async fn buffer_with(
+        &self,
+        what: &str,
+        bytes: &[u8],
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let size = bytes.len() as u64;
+        self.guarded(what, size, |device| device.buffer_with(what, bytes, usage))
+            .await?
+            .map_err(|error| self.refused(what, &error))
     }
 
     /// Waits until the device has finished a submission, or all of them, and the host has what it was
@@ -56,19 +56,28 @@ impl Engine {
         submission: Option<wgpu::SubmissionIndex>,
         mappings: Vec<Mapping>,
     ) -> Result<()> {
-        self.wait(what, submission)?;
+        let watch = Watch::start();
+        let left = || self.patience.saturating_sub(watch.elapsed());
+        self.wait(what, submission, left())?;
         for mapping in mappings {
+            let fault = self.planted(Operation::Mapping);
+            if matches!(fault, Some(Fault::LostBefore | Fault::LostAfter)) {
+                self.device().destroy();
+            }
             // On a system with threads an await could last forever; in a browser nothing else wakes us.
             #[cfg(not(target_arch = "wasm32"))]
-            {
-                let mut naps = PATIENCE.as_millis() / NAP.as_millis();
-                while !mapping.is_there() {
-                    naps = naps.checked_sub(1).ok_or_else(|| timeout(what))?;
-                    std::thread::sleep(NAP);
-                    self.wait(what, None)?;
+            while !mapping.is_there() || fault == Some(Fault::Late) {
+                if left().is_zero() {
+                    return Err(self.timed_out(what));
                 }
+                std::thread::sleep(NAP);
+                self.wait(what, None, left())?;
             }
-            mapping.await.map_err(|error| self.refused(what, &error))?;
+            let mapped = match fault {
+                Some(Fault::OutOfMemory | Fault::Refused) => Err(wgpu::BufferAsyncError),
+                _ => mapping.await,
+            };
+            mapped.map_err(|error| self.refused(what, &error))?;
         }
         self.alive()
     }
@@ -82,8 +91,8 @@ impl Engine {
     ) -> Result<()> {
         let what = "the read-back";
         let mapping = self
-            .guarded(what, size, |_| {
-                Mapping::ask(staging, wgpu::MapMode::Read, size)
+            .guarded(what, size, |device| {
+                device.map(staging, wgpu::MapMode::Read, size)
             })
             .await?;
         self.landed(what, None, vec![mapping]).await?;
@@ -93,9 +102,10 @@ impl Engine {
 
     /// The first bytes of a buffer that is mapped to be read.
     pub(crate) fn bytes(&self, buffer: &wgpu::Buffer, size: u64) -> Result<wgpu::BufferView> {
-        buffer
-            .get_mapped_range(..size)
-            .map_err(|error| self.refused("the read-back", &error))
+        let what = "the read-back";
+        self.look(what)?;
+        let bytes = buffer.get_mapped_range(..size);
+        bytes.map_err(|error| self.refused(what, &error))
     }
 
     /// Some bytes of a buffer that is mapped to be written.
@@ -104,25 +114,10 @@ impl Engine {
         buffer: &wgpu::Buffer,
         range: std::ops::Range<u64>,
     ) -> Result<wgpu::BufferViewMut> {
-        buffer
-            .get_mapped_range_mut(range)
-            .map_err(|error| self.refused("the upload", &error))
-    }
-
-    /// Why a device does not do something: because it is gone, where it is.
-    fn refused(&self, what: &'static str, reason: &dyn std::error::Error) -> Error {
-        self.notice_loss();
-        self.alive().err().unwrap_or_else(|| Error::Driver {
-            what: what.to_owned(),
-            reason: reason.to_string(),
-        })
-    }
-}
-
-fn timeout(what: &'static str) -> Error {
-    Error::Timeout {
-        what,
-        seconds: PATIENCE.as_secs(),
+        let what = "the upload";
+        self.look(what)?;
+        let bytes = buffer.get_mapped_range_mut(range);
+        bytes.map_err(|error| self.refused(what, &error))
     }
 }
 
@@ -139,6 +134,13 @@ struct Promise {
 }
 
 impl Mapping {
+    /// One that was answered before anybody asked.
+    pub(crate) fn done() -> Mapping {
+        let mapping = Mapping(Arc::default());
+        mapping.with(|promise| promise.result = Some(Ok(())));
+        mapping
+    }
+
     /// Asks for the first bytes of a buffer, which a device that is gone refuses: to be guarded.
     pub(crate) fn ask(buffer: &wgpu::Buffer, mode: wgpu::MapMode, size: u64) -> Mapping {
         let mapping = Mapping(Arc::default());
@@ -156,7 +158,7 @@ impl Mapping {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Promise) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut locked(&self.0))
     }
 
     #[cfg(not(target_arch = "wasm32"))]

@@ -15,6 +15,7 @@ mod common;
 mod device;
 mod edges;
 mod files;
+mod faults;
 mod golden;
 mod guest;
 mod job;
