@@ -1122,6 +1122,16 @@ fn demo_and_info() {
             for key in ["name", "backend", "driver", "type"] {
                 assert!(info["adapters"][0][key].is_string(), "{key}");
             }
+            let doctor = folder.run("info").out;
+            for part in [
+                "--device auto takes this one: the first",
+                "f32 logits, such as",
+                "storage buffers",
+                "subgroups",
+                "self-test",
+            ] {
+                assert!(doctor.contains(part), "{part}: {doctor}");
+            }
             let name = info["adapters"][0]["name"].as_str().unwrap();
             for line in ["info", ""] {
                 assert!(folder.run(line).out.contains(name));
