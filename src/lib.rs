@@ -95,6 +95,7 @@
 pub mod derivation;
 mod engine;
 mod error;
+pub mod guarantees;
 mod guard;
 pub mod kernel;
 pub mod plan;
