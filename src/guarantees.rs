@@ -39,7 +39,7 @@
 //! | nor on where arrays begin in their buffers | `reproducibility::offsets_in_buffers_do_not_matter` |
 //! | nor on what else is asked for | `reproducibility::asking_for_less_changes_nothing` |
 //! | the reduced loss does not depend on the order of the rows | `reproducibility::the_order_of_rows_does_not_matter` |
-//! | files that pass through little memory give the files that large memory gives | `files::files_in_pieces_give_the_same_files` |
+//! | files that pass through little memory give the files that large memory gives | `pieces::files_in_pieces_give_the_same_files` |
 //! | checks in shaders change no bit | `agreement::checks_in_shaders_change_no_bit` |
 //! | threads that share an engine get what each would get alone | `resident::threads_share_an_engine` |
 //!
@@ -59,7 +59,7 @@
 //! | a row may be wider than a binding: 2²⁶ classes | `stream::a_row_may_be_wider_than_a_binding` |
 //! | rows past 2³² | `stream::more_rows_than_32_bits_can_count` |
 //! | a host call keeps to the memory that it is given | `stream::memory_is_kept_to` |
-//! | the command keeps to it whatever the size of a file | `files::memory_does_not_grow_with_the_file` |
+//! | the command keeps to it whatever the size of a file | `pieces::memory_does_not_grow_with_the_file` |
 //!
 //! ## Faults
 //!
@@ -75,9 +75,9 @@
 //!
 //! | promise | test |
 //! |---|---|
-//! | after an error, a signal or the end of the disk an output file is what it was before, and nothing else is left | `files::signals_leave_no_litter`, `cli::a_bad_label_leaves_the_old_output` |
+//! | after an error, a signal or the end of the disk an output file is what it was before, and nothing else is left | `pieces::signals_leave_no_litter`, `cli::a_bad_label_leaves_the_old_output` |
 //! | an output may replace an input | `cli::an_output_may_replace_an_input` |
-//! | a file that shrinks while it is read is an error | `files::a_file_that_shrinks_is_an_error` |
+//! | a file that shrinks while it is read is an error | `pieces::a_file_that_shrinks_is_an_error` |
 //! | a closed pipe is a quiet end, a full disk an error | `cli::a_closed_pipe_is_no_fault`, `cli::a_full_disk_behind_standard_output_is_a_failure` |
 //!
 //! ## What is not promised

@@ -191,12 +191,169 @@ fn word(bytes: &[u8]) -> OsString {
 }
 
 #[cfg(test)]
+#[path = "../../tests/it/corpus.rs"]
+mod corpus;
+#[cfg(test)]
 #[path = "../../tests/it/mutate.rs"]
 mod mutate;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs::{self, File};
+
+    use super::corpus::files;
     use super::mutate::each_mutation;
+    use super::*;
+    use crate::cli::array::open;
+    use tempfile::tempdir;
+
+    /// Opens a file within the heap that it may take.
+    fn opened(path: &Path) -> Result<Array, ArrayError> {
+        let (array, most) = heap::most_of(|| open(path));
+        // `open` itself makes a C string of the path.
+        assert!(most <= HEAP, "{}: {most} bytes of heap", path.display());
+        array
+    }
+
+    #[test]
+    fn every_file_has_its_verdict() {
+        let folder = tempdir().unwrap();
+        let (mut accepted, mut refused, mut wrong) = (0, 0, Vec::new());
+        let mut seen = BTreeSet::new();
+        for file in files() {
+            let what = format!("{}: {}", file.name, file.what);
+            let path = folder.path().join(file.name);
+            fs::write(Location::of(&path).file, &file.bytes).unwrap();
+            let found = match opened(&path) {
+                Ok(array) => Ok(format!("{} {:?}", array.dtype, array.shape)),
+                Err(error) => {
+                    check_message(&path, &error);
+                    Err(error.to_string())
+                }
+            };
+            // In memory too, with what holds of any file; its values, if it is one.
+            assert_eq!(
+                super::file(file.name, &file.bytes).is_some(),
+                found.is_ok(),
+                "{what}"
+            );
+            let right = match (&found, file.verdict) {
+                (Ok(found), Ok(expected)) => found == expected,
+                (Err(found), Err(expected)) => found.contains(expected),
+                _ => false,
+            };
+            match found.is_ok() {
+                true => accepted += 1,
+                false => refused += 1,
+            }
+            if !right {
+                wrong.push(format!("{what}: {found:?}, not {:?}", file.verdict));
+            }
+            if !seen.insert(what) {
+                wrong.push(format!("{}: {} is there twice", file.name, file.what));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(accepted >= 60 && refused >= 90, "{accepted} and {refused}");
+    }
+
+    #[test]
+    fn other_kinds_of_files() {
+        let folder = tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let good = files()
+            .into_iter()
+            .find(|file| file.what == "float32")
+            .unwrap();
+        fs::write(at("good.npy"), &good.bytes).unwrap();
+        fs::create_dir(at("folder.npy")).unwrap();
+        fs::create_dir(at("folder.safetensors")).unwrap();
+        let mut table = vec![
+            (
+                at("folder.npy"),
+                "a directory, not a file; supported is .npy",
+            ),
+            (
+                at("folder.safetensors"),
+                "a directory, not a file; supported is .safetensors",
+            ),
+            (
+                at("folder.safetensors:a"),
+                "a directory, not a file; supported is .safetensors",
+            ),
+            (at("missing.npy"), "cannot open it: "),
+            (at("missing.safetensors:a"), "cannot open it: "),
+            (at("missing/x.npy"), "cannot open it: "),
+            (at("good.npy/x.npy"), "cannot open it: "),
+            ("".into(), "cannot open it: "),
+        ];
+        #[cfg(unix)]
+        {
+            use std::os::unix::{fs::symlink, net::UnixListener};
+            symlink("good.npy", at("link.npy")).unwrap();
+            symlink("link.npy", at("link_of_a_link.npy")).unwrap();
+            for link in ["link.npy", "link_of_a_link.npy"] {
+                assert_eq!(opened(&at(link)).unwrap().shape, [2, 3]);
+            }
+            symlink("nothing", at("lost.npy")).unwrap();
+            symlink("loop.npy", at("loop.npy")).unwrap();
+            symlink("folder.npy", at("to_a_folder.npy")).unwrap();
+            let _socket = UnixListener::bind(at("socket.npy")).unwrap();
+            let pipe = std::process::Command::new("mkfifo")
+                .arg(at("pipe.npy"))
+                .status();
+            assert!(pipe.unwrap().success());
+            symlink("pipe.npy", at("to_a_pipe.npy")).unwrap();
+            table.extend([
+                (at("lost.npy"), "cannot open it: "),
+                (at("loop.npy"), "cannot open it: "),
+                (at("to_a_folder.npy"), "a directory, not a file"),
+                (
+                    at("socket.npy"),
+                    "a pipe or device, not a regular file; supported is .npy",
+                ),
+                (at("pipe.npy"), "a pipe or device, not a regular file"),
+                (at("to_a_pipe.npy"), "a pipe or device, not a regular file"),
+                ("/dev/null".into(), "a pipe or device, not a regular file"),
+                ("/dev/zero".into(), "a pipe or device, not a regular file"),
+            ]);
+        }
+        for (path, expected) in table {
+            let message = opened(&path).unwrap_err().to_string();
+            let expected = format!("{}: {expected}", path.display());
+            assert!(message.starts_with(&expected), "{message}, not {expected}");
+        }
+    }
+
+    /// Whatever is left of a file that was opened whole: an error, never zeros, never a crash.
+    #[test]
+    fn a_file_that_shrinks_is_an_error() {
+        let folder = tempdir().unwrap();
+        for what in ["float32, big-endian", "bfloat16", "int64"] {
+            let file = files().into_iter().find(|file| file.what == what).unwrap();
+            let path = folder.path().join(file.name);
+            for length in 0..file.bytes.len() as u64 {
+                fs::write(&path, &file.bytes).unwrap();
+                let array = opened(&path).unwrap();
+                File::options()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_len(length)
+                    .unwrap();
+                let error = match array.dtype.is_float() {
+                    true => array.read_f32().unwrap_err(),
+                    false => array.read_i64().unwrap_err(),
+                };
+                let message = error.to_string();
+                assert!(
+                    message.contains("shorter than when it was opened"),
+                    "{message}"
+                );
+            }
+        }
+    }
 
     fn seeds(target: &str, count: usize, call: fn(&[u8]) -> bool) {
         let accepted = each_mutation(target, count, call);
