@@ -76,6 +76,7 @@
 //! | promise | test |
 //! |---|---|
 //! | after an error, a signal or the end of the disk an output file is what it was before, and nothing else is left | `pieces::signals_leave_no_litter`, `cli::a_bad_label_leaves_the_old_output` |
+//! | odd and hostile files: each is read as what it says or refused in words | `files::every_file_has_its_verdict` |
 //! | an output may replace an input | `cli::an_output_may_replace_an_input` |
 //! | a file that shrinks while it is read is an error | `pieces::a_file_that_shrinks_is_an_error` |
 //! | a closed pipe is a quiet end, a full disk an error | `cli::a_closed_pipe_is_no_fault`, `cli::a_full_disk_behind_standard_output_is_a_failure` |
