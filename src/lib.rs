@@ -35,10 +35,12 @@
 //! engine, guard       device and queue, pipelines, self-test; what becomes of their faults
 //! record, transfer    dispatches into an encoder; buffers and the way back
 //! run, stream         slices in, results out, chunk by chunk, several at once
+//! source              where a batch comes from and its results go, be they of any size
 //! reference           the same in f64 on the processor; shares no arithmetic with the shaders
 //! ```
 //!
-//! [`Engine::run`] is the whole job for data on the host.
+//! [`Engine::run`] is the whole job for data on the host, [`Engine::run_stream`] for more of it than fits into
+//! memory. [`guarantees`] has what is promised, each line with its test.
 //!
 //! # On your own device
 //!
@@ -95,10 +97,12 @@
 pub mod derivation;
 mod engine;
 mod error;
+pub mod guarantees;
 mod guard;
 pub mod kernel;
 pub mod plan;
 mod problem;
+mod processor;
 mod record;
 pub mod reference;
 mod run;

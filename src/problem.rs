@@ -352,6 +352,14 @@ impl Problem {
         builder
     }
 
+    /// The same for so many rows, whole groups of those that are interleaved.
+    pub(crate) fn with_rows(&self, rows: usize) -> Problem {
+        Problem {
+            rows,
+            ..self.clone()
+        }
+    }
+
     /// Rows, `N`.
     pub fn rows(&self) -> usize {
         self.rows
@@ -816,11 +824,16 @@ impl Problem {
                 most: MOST_CLASSES,
             });
         }
-        let bytes = rows
+        // No rows can be interleaved in any number, of which a plan still knows the bytes.
+        let together = if rows == 0 { self.inner } else { rows };
+        let bytes = together
             .checked_mul(self.row_length.max(classes))
             .and_then(|count| count.checked_mul(size_of::<f32>()));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
-            return Err(Error::TooLarge { rows, classes });
+            return Err(Error::TooLarge {
+                rows: together,
+                classes,
+            });
         }
         if self.row_length < classes {
             return Err(Error::BadShape {

@@ -45,6 +45,8 @@
 //!
 //! [paper]: https://doi.org/10.1093/imanum/draa038
 
+pub use crate::processor::run_stream;
+
 use crate::error::{Error, Result};
 use crate::problem::{
     Batch, Denominator, EmptyMean, LabelKind, Labels, Logits, Padding, Problem, Reduction, Results,
@@ -546,7 +548,7 @@ impl<'a> Product<'a> {
 
 /// The sum of the terms, from +0, with Neumaier's compensation: its error does not grow with
 /// their number until that nears 2⁵².
-fn sum(terms: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn sum(terms: impl Iterator<Item = f64>) -> f64 {
     let (mut sum, mut lost) = (0.0_f64, 0.0);
     for term in terms {
         let next = sum + term;
@@ -563,7 +565,7 @@ fn sum(terms: impl Iterator<Item = f64>) -> f64 {
 
 /// What the mean divides the cross-entropies by, and the z-losses.
 #[derive(Debug, Clone, Copy)]
-struct Denominators {
+pub(crate) struct Denominators {
     loss: f64,
     z_loss: f64,
     empty: EmptyMean,
@@ -571,17 +573,16 @@ struct Denominators {
 
 impl Denominators {
     fn of(problem: &Problem, batch: &Batch<'_>, valid: usize) -> Self {
+        Denominators::new(problem, label_weights(problem, batch), valid)
+    }
+
+    /// `weights` is what the labels weigh, for a mean that is divided by it.
+    pub(crate) fn new(problem: &Problem, weights: f64, valid: usize) -> Self {
         let rows = valid as f64;
         let (loss, z_loss) = match (problem.reduction(), problem.denominator()) {
             (Reduction::None | Reduction::Sum, _) => (1.0, 1.0),
             (Reduction::Mean, Denominator::Number(number)) => (number.into(), number.into()),
-            (Reduction::Mean, _) if problem.sums_weights() => {
-                let weight = |i| match target(problem, batch, i) {
-                    Target::Index(y) => batch.class_weights.get(y).map_or(f64::NAN, |&w| w.into()),
-                    _ => 0.0, // ignored
-                };
-                (sum((0..problem.rows()).map(weight)), rows)
-            }
+            (Reduction::Mean, _) if problem.sums_weights() => (weights, rows),
             // The buffer of a device, too, which `check` has refused.
             (Reduction::Mean, _) => (rows, rows),
         };
@@ -590,6 +591,17 @@ impl Denominators {
             z_loss,
             empty: problem.empty_mean(),
         }
+    }
+
+    /// The reduced loss and z-loss of the sums of both.
+    pub(crate) fn means(&self, sums: Sums) -> [f64; 2] {
+        [
+            self.mean(sums.cross_entropy, self.loss),
+            match sums.z_loss {
+                Some(sum) => self.mean(sum, self.z_loss),
+                None => 0.0,
+            },
+        ]
     }
 
     /// A mean of nothing is what the problem says, unless a row that weighs nothing is NaN.
@@ -608,6 +620,26 @@ impl Denominators {
             denominator => upstream / denominator,
         })
     }
+}
+
+/// What the labels of a batch weigh, where there are class weights.
+pub(crate) fn label_weights(problem: &Problem, batch: &Batch<'_>) -> f64 {
+    let weight = |i| match target(problem, batch, i) {
+        Target::Index(y) => batch.class_weights.get(y).map_or(f64::NAN, |&w| w.into()),
+        _ => 0.0, // ignored
+    };
+    match problem.sums_weights() {
+        true => sum((0..problem.rows()).map(weight)),
+        false => 0.0,
+    }
+}
+
+/// Losses of rows, added up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sums {
+    pub cross_entropy: f64,
+    /// Where the problem has one.
+    pub z_loss: Option<f64>,
 }
 
 /// Computes every output that the problem wants, unrounded whatever its dtypes.
@@ -633,8 +665,22 @@ impl Denominators {
 /// Those of [`Problem::check`], and [`Error::OutOfMemory`].
 pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
     let valid = problem.check(batch)?;
-    let n = problem.rows();
     let denominators = Denominators::of(problem, batch, valid);
+    let (mut results, sums) = run_rows(problem, batch, denominators)?;
+    let [loss, z_loss] = denominators.means(sums);
+    results.loss = results.loss.map(|_| loss + z_loss);
+    results.z_loss = results.z_loss.map(|_| z_loss);
+    results.valid_rows = valid as u64;
+    Ok(results)
+}
+
+/// All but the reduced losses, which are 0 where they are wanted, and the number of valid rows.
+pub(crate) fn run_rows(
+    problem: &Problem,
+    batch: &Batch<'_>,
+    denominators: Denominators,
+) -> Result<(Results<f64>, Sums)> {
+    let n = problem.rows();
     let scales = |i: usize| {
         let upstream = match problem.upstream() {
             Upstream::Number(g) => g,
@@ -647,13 +693,13 @@ pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
         let products = each(n, |i| Product::of(problem, batch, i))?;
         let grad = |i: usize, k: usize| products[i].grad(k) * scales(i)[0];
         let is_nan = |product: &Product| product.mean.is_nan();
-        return Ok(Results {
+        let results = Results {
             grad: each_class_if(problem, true, 0.0, grad)?,
-            valid_rows: valid as u64,
             nan_rows: products.iter().filter(|product| is_nan(product)).count() as u64,
             first_nan_row: products.iter().position(is_nan).map(|i| i as u64),
             ..Results::default()
-        });
+        };
+        return Ok((results, Sums::default()));
     }
 
     let rows = each(n, |i| row_of(problem, batch, i))?;
@@ -663,16 +709,9 @@ pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
     };
     let is_correct =
         |row: &Row| matches!(row.target, Target::Index(y) if row.prediction == y as i64);
-    let loss = || {
-        let sum = sum(rows.iter().map(|row| row.cross_entropy));
-        denominators.mean(sum, denominators.loss)
-    };
-    let z_loss = || match problem.z_loss() {
-        0.0 => 0.0,
-        _ => {
-            let sum = sum(rows.iter().map(Row::z_loss));
-            denominators.mean(sum, denominators.z_loss)
-        }
+    let sums = Sums {
+        cross_entropy: sum(rows.iter().map(|row| row.cross_entropy)),
+        z_loss: (problem.z_loss() != 0.0).then(|| sum(rows.iter().map(Row::z_loss))),
     };
 
     let wants = |output| problem.wants(output);
@@ -682,7 +721,7 @@ pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
         Padding::Masked => f64::NEG_INFINITY,
         Padding::Kept => 0.0,
     };
-    Ok(Results {
+    let results = Results {
         softmax: each_class_if(problem, wants(Wanted::Softmax), 0.0, |i, k| rows[i].p(k))?,
         log_softmax: each_class_if(problem, wants(Wanted::LogSoftmax), masked, |i, k| {
             rows[i].log_p(k)
@@ -692,18 +731,19 @@ pub fn run(problem: &Problem, batch: &Batch<'_>) -> Result<Results<f64>> {
         })?,
         losses: each_if(wants(Wanted::Losses), n, |i| rows[i].loss)?,
         lse: each_if(wants(Wanted::Lse), n, |i| rows[i].lse())?,
-        loss: (wants(Wanted::Loss) && reduced).then(|| loss() + z_loss()),
+        loss: (wants(Wanted::Loss) && reduced).then_some(0.0),
         predictions: each_if(wants(Wanted::Predictions), n, |i| rows[i].prediction)?,
         entropy: each_if(wants(Wanted::Entropy), n, |i| rows[i].entropy())?,
         correct_rows: each_if(wants(Wanted::Correct), n, |i| is_correct(&rows[i]))?,
         z_losses: each_if(wants(Wanted::ZLosses), n, |i| rows[i].z_loss())?,
-        z_loss: (wants(Wanted::ZLoss) && reduced).then(z_loss),
+        z_loss: (wants(Wanted::ZLoss) && reduced).then_some(0.0),
         correct: ((wants(Wanted::Predictions) || wants(Wanted::Correct)) && indexed)
             .then(|| rows.iter().filter(|row| is_correct(row)).count() as u64),
-        valid_rows: valid as u64,
+        valid_rows: 0,
         nan_rows: rows.iter().filter(|row| is_nan(row)).count() as u64,
         first_nan_row: rows.iter().position(is_nan).map(|i| i as u64),
-    })
+    };
+    Ok((results, sums))
 }
 
 /// An array of the shape of the logits, of the values of row and class, and `padding` past the last

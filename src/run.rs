@@ -103,6 +103,45 @@ impl Engine {
     /// one row: values come from a [`Source`], and results go to a [`Sink`]. What is returned are the
     /// reduced losses and the counts. The bits are those of [`Engine::run`].
     ///
+    /// ```no_run
+    /// use std::ops::Range;
+    /// use softxent::{Logits, Problem, Sink, Source, StreamError, Values, Wanted};
+    ///
+    /// /// Rows whose logits are 0, 1, 2, … again and again.
+    /// struct Steps;
+    ///
+    /// impl Source for Steps {
+    ///     fn logits(
+    ///         &mut self,
+    ///         elements: Range<usize>,
+    ///         put: &mut dyn FnMut(&[u8]),
+    ///     ) -> Result<(), StreamError> {
+    ///         elements.for_each(|at| put(&((at % 10) as f32).to_ne_bytes()));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// /// The smallest of what comes.
+    /// struct Smallest(f32);
+    ///
+    /// impl Sink for Smallest {
+    ///     fn take(&mut self, _: Wanted, _: usize, values: Values<'_>) -> Result<(), StreamError> {
+    ///         if let Values::Floats(Logits::F32(lse)) = values {
+    ///             self.0 = lse.iter().copied().fold(self.0, f32::min);
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # async fn example(engine: softxent::Engine) -> softxent::Result<()> {
+    /// let problem = Problem::of(1_000_000_000, 10).want([Wanted::Lse]).build()?;
+    /// let mut smallest = Smallest(f32::MAX);
+    /// let engine = engine.with_memory(64 << 20);
+    /// engine.run_stream(&problem, &mut Steps, &mut smallest).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// Chunks take the memory that [`Engine::with_memory`] allows. A source is asked for all labels and
     /// upstream gradients once before anything is dispatched, and again with the rows.
     ///

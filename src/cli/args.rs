@@ -140,6 +140,10 @@ pub struct RunArgs {
     pub grad_output: Option<GradOutput>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Memory for rows on their way through the device, such as 64MiB; a file may be of any size [default:
+    /// 64 MiB and up to as much again for each output]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
 
     /// Softmax, [N, K]
     #[arg(long, value_name = "FILE", help_heading = OUTPUTS)]
@@ -188,6 +192,25 @@ pub struct RunArgs {
     /// Fail on a NaN row and write nothing
     #[arg(long, help_heading = REPORT)]
     pub strict: bool,
+}
+
+/// Bytes, or kilo-, mega- and gigabytes by thousands (`MB`) or by 1024 (`MiB`, `M`).
+fn memory(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim_start().to_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return Err("a number of bytes, or with a unit: KiB, MiB, GiB, kB, MB, GB".into()),
+    };
+    let number: u64 = digits.parse().map_err(|error| format!("{error}"))?;
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| "more than any memory has".into())
 }
 
 const OUTPUTS: &str =

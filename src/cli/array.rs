@@ -8,6 +8,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype as Stored;
@@ -256,15 +257,9 @@ pub struct Array<S = File> {
     values: usize,
     big_endian: bool,
     format: Format,
+    /// The byte that the values start at.
+    start: u64,
     source: S,
-}
-
-/// Floats in one of the types that logits can have.
-#[derive(Debug)]
-pub enum Floats {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
 }
 
 /// Opens a file and checks everything but its values.
@@ -296,9 +291,6 @@ impl<S: Read + Seek> Array<S> {
             Format::Npy => npy::read(path, &mut source, length),
             Format::Safetensors => safetensors::read(path, location.tensor, &mut source, length),
         }?;
-        source
-            .seek(SeekFrom::Start(header.start))
-            .map_err(io(path, "read it"))?;
         Ok(Array {
             path: path.into(),
             dtype: header.dtype,
@@ -306,46 +298,80 @@ impl<S: Read + Seek> Array<S> {
             values: header.values,
             big_endian: header.big_endian,
             format: location.format,
+            start: header.start,
             source,
         })
     }
 
     /// The values of a float array. Those of float64 are rounded to nearest, if too large to infinity.
     pub fn read_f32(mut self) -> Result<Vec<f32>, ArrayError> {
-        match self.dtype {
-            Dtype::F16 => self.decode(|b| f16::from_le_bytes(b).to_f32()),
-            Dtype::Bf16 => self.decode(|b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F32 => self.decode(f32::from_le_bytes),
-            Dtype::F64 => self.decode(|b| f64::from_le_bytes(b) as f32),
-            _ => self.refuse("floats", "float32"),
-        }
-    }
-
-    /// The values of a float array as they are stored, or else as [`read_f32`](Self::read_f32) does.
-    pub fn read_floats(mut self) -> Result<Floats, ArrayError> {
-        Ok(match self.dtype {
-            Dtype::F16 => Floats::F16(self.decode(f16::from_le_bytes)?),
-            Dtype::Bf16 => Floats::Bf16(self.decode(bf16::from_le_bytes)?),
-            _ => Floats::F32(self.read_f32()?),
-        })
+        let mut values = reserve(&self.path, self.values)?;
+        self.f32s(0..self.values, &mut |some| values.extend(some))?;
+        Ok(values)
     }
 
     /// The values of an integer array, exactly.
     pub fn read_i64(mut self) -> Result<Vec<i64>, ArrayError> {
+        let mut values = reserve(&self.path, self.values)?;
+        self.i64s(0..self.values, &mut |some| values.extend(some))?;
+        Ok(values)
+    }
+
+    /// Some values of a float array as [`read_f32`](Self::read_f32) gives them, in parts.
+    pub fn f32s(
+        &mut self,
+        range: Range<usize>,
+        put: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), ArrayError> {
         match self.dtype {
-            Dtype::I8 => self.decode(|b| i8::from_le_bytes(b).into()),
-            Dtype::I16 => self.decode(|b| i16::from_le_bytes(b).into()),
-            Dtype::I32 => self.decode(|b| i32::from_le_bytes(b).into()),
-            Dtype::I64 => self.decode(i64::from_le_bytes),
-            Dtype::U8 => self.decode(|b| u8::from_le_bytes(b).into()),
-            Dtype::U16 => self.decode(|b| u16::from_le_bytes(b).into()),
-            Dtype::U32 => self.decode(|b| u32::from_le_bytes(b).into()),
+            Dtype::F16 => self.decode(range, |b| f16::from_le_bytes(b).to_f32(), put),
+            Dtype::Bf16 => self.decode(range, |b| bf16::from_le_bytes(b).to_f32(), put),
+            Dtype::F32 => self.decode(range, f32::from_le_bytes, put),
+            Dtype::F64 => self.decode(range, |b| f64::from_le_bytes(b) as f32, put),
+            _ => self.refuse("floats", "float32"),
+        }
+    }
+
+    /// Some values of a float array in the byte order of this machine, as they are stored where logits
+    /// can be so, else in f32.
+    pub fn floats(
+        &mut self,
+        range: Range<usize>,
+        put: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ArrayError> {
+        let halves = &mut |some: &[u16]| put(bytemuck::cast_slice(some));
+        match self.dtype {
+            Dtype::F16 | Dtype::Bf16 => self.decode(range, u16::from_le_bytes, halves),
+            _ => self.f32s(range, &mut |some| put(bytemuck::cast_slice(some))),
+        }
+    }
+
+    /// Some values of an integer array, exactly, in parts.
+    pub fn i64s(
+        &mut self,
+        range: Range<usize>,
+        put: &mut dyn FnMut(&[i64]),
+    ) -> Result<(), ArrayError> {
+        match self.dtype {
+            Dtype::I8 => self.decode(range, |b| i8::from_le_bytes(b).into(), put),
+            Dtype::I16 => self.decode(range, |b| i16::from_le_bytes(b).into(), put),
+            Dtype::I32 => self.decode(range, |b| i32::from_le_bytes(b).into(), put),
+            Dtype::I64 => self.decode(range, i64::from_le_bytes, put),
+            Dtype::U8 => self.decode(range, |b| u8::from_le_bytes(b).into(), put),
+            Dtype::U16 => self.decode(range, |b| u16::from_le_bytes(b).into(), put),
+            Dtype::U32 => self.decode(range, |b| u32::from_le_bytes(b).into(), put),
             Dtype::U64 => {
-                let values = self.decode(i64::from_le_bytes)?;
-                let Some(at) = values.iter().position(|&value| value < 0) else {
-                    return Ok(values);
+                let (mut at, mut large) = (range.start, None);
+                self.decode(range, i64::from_le_bytes, &mut |some| {
+                    let found = some.iter().position(|&value| value < 0);
+                    large = large.or(found.map(|i| (at + i, some[i] as u64)));
+                    at += some.len();
+                    put(some);
+                })?;
+                let Some((at, value)) = large else {
+                    return Ok(());
                 };
-                let why = format!("a.flat[{at}] is {}", values[at] as u64);
+                let why = format!("a.flat[{at}] is {value}");
                 refuse(
                     &self.path,
                     format!("{why}; supported is up to {}", i64::MAX),
@@ -364,13 +390,21 @@ impl<S: Read + Seek> Array<S> {
     /// `N` is the size of the stored type.
     fn decode<T, const N: usize>(
         &mut self,
+        range: Range<usize>,
         value: impl Fn([u8; N]) -> T,
-    ) -> Result<Vec<T>, ArrayError> {
-        let mut values = reserve(&self.path, self.values)?;
-        let mut buffer = vec![0; CHUNK];
-        while values.len() < self.values {
-            let chunk = &mut buffer[..(self.values - values.len()).min(CHUNK / N) * N];
+        put: &mut dyn FnMut(&[T]),
+    ) -> Result<(), ArrayError> {
+        let start = self.start + (range.start * N) as u64;
+        let sought = self.source.seek(SeekFrom::Start(start));
+        sought.map_err(io(&self.path, "read it"))?;
+        let mut buffer = vec![0; CHUNK.min(range.len() * N)];
+        let mut values = Vec::with_capacity(buffer.len() / N);
+        let mut left = range.len();
+        while left > 0 {
+            let count = left.min(CHUNK / N);
+            let chunk = &mut buffer[..count * N];
             fill(&mut self.source, &self.path, chunk)?;
+            values.clear();
             values.extend(chunk.chunks_exact(N).map(|stored| {
                 let mut bytes = [0; N];
                 bytes.copy_from_slice(stored);
@@ -379,8 +413,10 @@ impl<S: Read + Seek> Array<S> {
                 }
                 value(bytes)
             }));
+            put(&values);
+            left -= count;
         }
-        Ok(values)
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use pollster::block_on;
 use softxent::plan::DeviceProfile;
 use softxent::{AdapterChoice, Engine, Error, Problem, Strategy, adapters};
 
-use super::output::{stage_text, try_place};
+use super::output::{try_place, write_text};
 use super::progress::Progress;
 use super::report::json;
 use super::{Failure, device, print};
@@ -96,7 +96,7 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
         };
         match is_standard_output(path) {
             true => print(&text)?,
-            false => stage_text(path, &text)?.commit()?,
+            false => write_text(path, &text)?,
         }
     }
     match report.failure() {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use softxent::wgpu::{AdapterInfo, DeviceType};
 use softxent::{
-    Accuracy, AdapterChoice, Batch, Engine, Error, Plan, Problem, Results, Times, Wanted, reference,
+    Accuracy, AdapterChoice, Batch, Engine, Error, Plan, Problem, Results, Sink, Source, Times,
+    reference,
 };
 
 use super::args::DeviceArg;
@@ -18,6 +19,8 @@ pub struct Device {
     setup: Duration,
     /// What to tell the user about the choice.
     pub note: Option<String>,
+    /// Bytes that chunks may take.
+    memory: Option<u64>,
 }
 
 /// A problem that has been run.
@@ -55,7 +58,17 @@ impl Device {
             engine,
             setup,
             note,
+            memory: None,
         })
+    }
+
+    /// The same with so many bytes for chunks.
+    pub fn with_memory(mut self, memory: Option<u64>) -> Device {
+        self.memory = memory;
+        if let Some(bytes) = memory {
+            self.engine = self.engine.map(|engine| engine.with_memory(bytes));
+        }
+        self
     }
 
     /// Runs a problem.
@@ -75,6 +88,37 @@ impl Device {
         };
         let strategy = Plan::new(problem, engine.profile())?.strategy.name();
         let (results, mut times) = pollster::block_on(engine.run_timed(problem, batch))?;
+        times.setup += self.setup;
+        Ok(Outcome {
+            results,
+            times,
+            strategy,
+        })
+    }
+
+    /// Runs a problem on a batch of any size.
+    pub fn run_stream(
+        &self,
+        problem: &Problem,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+    ) -> Result<Outcome, Error> {
+        let Some(engine) = &self.engine else {
+            let started = Instant::now();
+            let results = reference::run_stream(problem, source, sink, self.memory)?.to_f32();
+            let times = Times {
+                waiting: started.elapsed(),
+                ..Times::default()
+            };
+            return Ok(Outcome {
+                results,
+                times,
+                strategy: "reference",
+            });
+        };
+        let strategy = Plan::new(problem, engine.profile())?.strategy.name();
+        let run = engine.run_stream(problem, source, sink);
+        let (results, mut times) = pollster::block_on(run)?;
         times.setup += self.setup;
         Ok(Outcome {
             results,
@@ -187,27 +231,4 @@ pub fn driver(info: &AdapterInfo) -> String {
     format!("{} {}", info.driver, info.driver_info)
         .trim()
         .to_owned()
-}
-
-/// The values of one of the `f32` outputs.
-pub fn floats(results: &Results, wanted: Wanted) -> Option<&[f32]> {
-    match wanted {
-        Wanted::Softmax => results.softmax.as_deref(),
-        Wanted::LogSoftmax => results.log_softmax.as_deref(),
-        Wanted::Grad => results.grad.as_deref(),
-        Wanted::Losses => results.losses.as_deref(),
-        Wanted::Lse => results.lse.as_deref(),
-        // The reduced loss is one number, else it is the losses.
-        Wanted::Loss => match &results.loss {
-            Some(loss) => Some(std::slice::from_ref(loss)),
-            None => results.losses.as_deref(),
-        },
-        Wanted::Entropy => results.entropy.as_deref(),
-        Wanted::ZLosses => results.z_losses.as_deref(),
-        Wanted::ZLoss => match &results.z_loss {
-            Some(loss) => Some(std::slice::from_ref(loss)),
-            None => results.z_losses.as_deref(),
-        },
-        Wanted::Predictions | Wanted::Correct => None,
-    }
 }

@@ -1,12 +1,12 @@
 //! `softxent` alone and `softxent info`: what is here and what to type.
 
 use serde::Serialize;
-use softxent::wgpu::{Adapter, DeviceType};
+use softxent::wgpu::{Adapter, DeviceType, Features};
 use softxent::{AdapterChoice, Engine, Error, adapters};
 
 use super::args::{Cli, InfoArgs};
 use super::device::{FULL, REDUCED, accuracy_name, describe, driver, is_software};
-use super::origin::VERSION;
+use super::origin::{VERSION, machine};
 use super::report::{Table, json};
 use super::{Failure, print};
 
@@ -70,6 +70,11 @@ struct AdapterLine {
     largest_binding: u64,
     largest_buffer: u64,
     largest_workgroup: u32,
+    storage_buffers: u32,
+    /// Invocations of a subgroup, the fewest and the most; none where a driver has no subgroup operations.
+    subgroup: Option<[u32; 2]>,
+    /// Logits in f32 that a dispatch takes at once; a row that has more goes in windows.
+    largest_f32_logits: u64,
 }
 
 impl AdapterLine {
@@ -91,7 +96,64 @@ impl AdapterLine {
             largest_binding: limits.max_storage_buffer_binding_size,
             largest_buffer: limits.max_buffer_size,
             largest_workgroup: limits.max_compute_invocations_per_workgroup,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            subgroup: adapter
+                .features()
+                .contains(Features::SUBGROUP)
+                .then_some([info.subgroup_min_size, info.subgroup_max_size]),
+            largest_f32_logits: limits
+                .max_storage_buffer_binding_size
+                .min(limits.max_buffer_size)
+                / 4,
         }
+    }
+
+    /// What its limits mean for a run.
+    fn limits(&self, table: &mut Table) {
+        table.line("largest binding", bytes(self.largest_binding));
+        table.line("largest buffer", bytes(self.largest_buffer));
+        let most = self.largest_f32_logits;
+        table.line(
+            "at once",
+            format!(
+                "{most} f32 logits, such as {} rows × 1000 classes; more of them go in parts",
+                most / 1000
+            ),
+        );
+        table.line(
+            "largest workgroup",
+            format!("{} invocations", self.largest_workgroup),
+        );
+        let passes = match self.storage_buffers {
+            16.. => "losses leave the kernel that reads the row",
+            _ => "fewer than 16, so losses take a pass of their own",
+        };
+        let buffers = self.storage_buffers;
+        table.line(
+            "storage buffers",
+            format!("{buffers} for a shader: {passes}"),
+        );
+        let subgroups = match self.subgroup {
+            None => "none: rows are shared through workgroup memory".to_owned(),
+            Some([least, most]) if least == most => format!("of {least}, which share rows"),
+            Some([least, most]) => {
+                format!("of {least} to {most}: rows are shared through workgroup memory")
+            }
+        };
+        table.line("subgroups", subgroups);
+    }
+}
+
+/// Why `auto` takes the adapter that it takes.
+fn reason() -> String {
+    let named = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default();
+    let backends = match std::env::var("WGPU_BACKEND") {
+        Ok(backend) => format!(", of the backend {backend} alone (WGPU_BACKEND)"),
+        Err(_) => String::new(),
+    };
+    match named.as_str() {
+        "" => format!("the first, where GPUs come before software drivers{backends}"),
+        name => format!("the first whose name has `{name}` (WGPU_ADAPTER_NAME){backends}"),
     }
 }
 
@@ -128,12 +190,12 @@ pub fn info(args: &InfoArgs) -> Result<(), Failure> {
 
 impl Info {
     fn table(&self) -> String {
-        let mut text = format!("softxent {VERSION}\n");
+        let mut text = format!("softxent {VERSION}, {}\n", machine());
         for adapter in &self.adapters {
             let mut table = Table::default();
             let used = match self.auto == Some(adapter.index) {
-                true => "  (--device auto takes this one)",
-                false => "",
+                true => format!("  (--device auto takes this one: {})", reason()),
+                false => String::new(),
             };
             table.line("adapter", format!("{}{used}", adapter.index));
             table.line("name", &adapter.name);
@@ -146,12 +208,7 @@ impl Info {
                     false => adapter.r#type,
                 },
             );
-            table.line("largest binding", bytes(adapter.largest_binding));
-            table.line("largest buffer", bytes(adapter.largest_buffer));
-            table.line(
-                "largest workgroup",
-                format!("{} invocations", adapter.largest_workgroup),
-            );
+            adapter.limits(&mut table);
             if self.auto == Some(adapter.index) {
                 table.line(
                     "self-test",

@@ -6,7 +6,7 @@ use super::Failure;
 use super::array::Array;
 
 /// Logits as `[outer, classes, inner]`; the rows are `[outer, inner]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Layout {
     pub axis: usize,
     pub rows: usize,

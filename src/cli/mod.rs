@@ -6,6 +6,10 @@ mod bench;
 mod check;
 mod demo;
 mod device;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+#[cfg(any(test, fuzzing))]
+mod heap;
 mod info;
 mod layout;
 mod npy;

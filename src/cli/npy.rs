@@ -221,7 +221,7 @@ fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::array::{Floats, open};
+    use crate::cli::array::open;
     use softxent::half::f16;
     use std::fmt;
     use std::fs;
@@ -564,10 +564,14 @@ None => expected a quoted string at header byte
             );
             let read = open(&path).unwrap().read_f32().unwrap();
             assert_eq!(bits(&read), bits(&halves.map(f16::to_f32)));
-            let Floats::F16(read) = open(&path).unwrap().read_floats().unwrap() else {
-                panic!("not as they are stored");
-            };
-            assert_eq!(read, halves);
+            let mut read: Vec<u8> = Vec::new();
+            let mut array = open(&path).unwrap();
+            array.floats(0..6, &mut |some| read.extend(some)).unwrap();
+            assert_eq!(read, bytemuck::cast_slice::<_, u8>(&halves));
+            // Some of them, from within.
+            let mut read: Vec<f32> = Vec::new();
+            array.f32s(2..4, &mut |some| read.extend(some)).unwrap();
+            assert_eq!(read, [halves[2].to_f32(), halves[3].to_f32()]);
             save(
                 &format!("{order}f8"),
                 &[6],

@@ -1,71 +1,23 @@
-//! Arrays into files, whole or not at all.
+//! Arrays into files, whole or not at all, in whatever order their values come.
 //!
-//! A file is written beside its target, synced, then renamed over it. Only a process that is killed
-//! leaves its `.softxent-*.tmp` behind.
+//! A file is written beside its target and renamed over it once it is complete and on the disk. Only a
+//! process that is killed without a word leaves its `.softxent-*.tmp` behind. What can only be written from
+//! its start to its end, a pipe or a device, is written once all values are there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf, is_separator};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use softxent::half::{bf16, f16};
+use softxent::half::slice::HalfFloatSliceExt;
+use softxent::{Logits, Sink, StreamError, Values, Wanted};
 use tempfile::TempPath;
 
 use super::array::{ArrayError, CHUNK, Dtype, Format, Location, io, refuse, volume};
 use super::{npy, safetensors};
 
-/// The values of an output.
-#[derive(Clone, Copy, Debug)]
-pub enum Values<'a> {
-    /// Floats, and what they are stored as.
-    Floats(&'a [f32], softxent::Dtype),
-    Integers(&'a [i64]),
-    Bools(&'a [bool]),
-}
-
-impl Values<'_> {
-    fn dtype(self) -> Dtype {
-        match self {
-            Values::Floats(_, dtype) => stored(dtype),
-            Values::Integers(_) => Dtype::I64,
-            Values::Bools(_) => Dtype::Bool,
-        }
-    }
-
-    fn len(self) -> usize {
-        match self {
-            Values::Floats(values, _) => values.len(),
-            Values::Integers(values) => values.len(),
-            Values::Bools(values) => values.len(),
-        }
-    }
-
-    fn write(self, file: &mut impl Write) -> io::Result<()> {
-        use softxent::Dtype::{Bf16, F16, F32};
-        match self {
-            Values::Floats(values, F32) => each(file, values, f32::to_le_bytes),
-            Values::Floats(values, F16) => {
-                each(file, values, |value| f16::from_f32(value).to_le_bytes())
-            }
-            Values::Floats(values, Bf16) => {
-                each(file, values, |value| bf16::from_f32(value).to_le_bytes())
-            }
-            Values::Integers(values) => each(file, values, i64::to_le_bytes),
-            Values::Bools(values) => each(file, values, |value| [u8::from(value)]),
-        }
-    }
-}
-
-fn each<T: Copy, const N: usize>(
-    file: &mut impl Write,
-    values: &[T],
-    bytes: impl Fn(T) -> [u8; N],
-) -> io::Result<()> {
-    values
-        .iter()
-        .try_for_each(|&value| file.write_all(&bytes(value)))
-}
-
-fn stored(dtype: softxent::Dtype) -> Dtype {
+/// What floats in this dtype are stored as.
+pub fn stored(dtype: softxent::Dtype) -> Dtype {
     match dtype {
         softxent::Dtype::F32 => Dtype::F32,
         softxent::Dtype::F16 => Dtype::F16,
@@ -80,8 +32,10 @@ pub struct Output<'a> {
     pub path: &'a Path,
     /// What a tensor is called that the path does not name.
     pub name: String,
+    /// Whose values it has.
+    pub of: Wanted,
     pub shape: Vec<usize>,
-    pub values: Values<'a>,
+    pub dtype: Dtype,
 }
 
 impl Output<'_> {
@@ -102,160 +56,375 @@ fn unknown_to_npy(dtype: Dtype) -> String {
     format!(".npy has no {dtype}: name a .safetensors file, or leave out --dtype-out")
 }
 
-/// Writes all arrays beside their targets; those that name one `.safetensors` file share it.
-pub fn stage(outputs: &[Output<'_>]) -> Result<Vec<Pending>, ArrayError> {
-    let mut files: Vec<(PathBuf, Vec<&Output>)> = Vec::new();
-    for output in outputs {
-        if volume(&output.shape, output.values.dtype().size()) != Some(output.values.len()) {
-            let (values, shape) = (output.values.len(), &output.shape);
-            let why = format!("{values} values for an array of shape {shape:?}");
-            return refuse(output.path, format!("{why}; nothing was written"));
+/// Where the values of an output go.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    of: Wanted,
+    dtype: Dtype,
+    file: usize,
+    /// The byte of the file that the values start at.
+    start: u64,
+    values: usize,
+    /// Values that have come.
+    came: usize,
+}
+
+/// All output files of a run. Dropped before they are committed, they leave nothing.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    files: Vec<Pending>,
+    places: Vec<Place>,
+}
+
+impl Outputs {
+    /// Begins all files beside their targets; arrays that name one `.safetensors` file share it.
+    pub fn create(outputs: &[Output<'_>]) -> Result<Outputs, ArrayError> {
+        let mut files: Vec<(PathBuf, Vec<&Output>)> = Vec::new();
+        for output in outputs {
+            let location = Location::of(output.path);
+            let target = location.target();
+            let shared = match location.format {
+                Format::Safetensors => files.iter_mut().find(|(file, _)| *file == target),
+                Format::Npy => None,
+            };
+            match shared {
+                Some((_, file)) => file.push(output),
+                None => files.push((target, vec![output])),
+            }
         }
-        let location = Location::of(output.path);
-        let target = location.target();
-        let shared = match location.format {
-            Format::Safetensors => files.iter_mut().find(|(file, _)| *file == target),
-            Format::Npy => None,
+        let mut all = Outputs::default();
+        for (_, file) in files {
+            all.begin(file)?;
+        }
+        Ok(all)
+    }
+
+    fn begin(&mut self, mut outputs: Vec<&Output<'_>>) -> Result<(), ArrayError> {
+        // Each type is aligned where wider ones come first.
+        outputs.sort_by_key(|output| std::cmp::Reverse(output.dtype.size()));
+        let Some(&Output { path, .. }) = outputs.first().copied() else {
+            return Ok(());
         };
-        match shared {
-            Some((_, file)) => file.push(output),
-            None => files.push((target, vec![output])),
+        let location = Location::of(path);
+        let tensors = outputs
+            .iter()
+            .map(|output| (output.tensor(), output.dtype, &output.shape[..]));
+        let header =
+            match (location.format, outputs.as_slice()) {
+                (Format::Npy, [output, ..]) => npy::write(output.dtype, &output.shape)
+                    .ok_or_else(|| unknown_to_npy(output.dtype)),
+                _ => safetensors::write(&tensors.collect::<Vec<_>>())
+                    .map_err(|error| error.to_string()),
+            };
+        let header = match header {
+            Ok(header) => header,
+            Err(why) => return refuse(path, why),
+        };
+        let mut places = Vec::new();
+        let mut start = header.len() as u64;
+        for output in outputs {
+            let Some(values) = volume(&output.shape, output.dtype.size()) else {
+                let shape = &output.shape;
+                return refuse(
+                    output.path,
+                    format!("no file holds the shape {shape:?}; nothing was written"),
+                );
+            };
+            places.push(Place {
+                path: output.path.to_owned(),
+                of: output.of,
+                dtype: output.dtype,
+                file: self.files.len(),
+                start,
+                values,
+                came: 0,
+            });
+            start += (values * output.dtype.size()) as u64;
+        }
+        let pending = Pending::at(location.file)?;
+        let begun = (&pending.file)
+            .write_all(&header)
+            .and_then(|()| pending.file.set_len(start));
+        begun.map_err(io(path, "write it"))?;
+        self.files.push(pending);
+        self.places.extend(places);
+        Ok(())
+    }
+
+    /// Writes values of an output, from number `at` on, wherever they are wanted.
+    pub fn put(&mut self, of: Wanted, at: usize, values: Values<'_>) -> Result<(), ArrayError> {
+        let count = match values {
+            Values::Floats(values) => values.len(),
+            Values::Classes(values) => values.len(),
+            Values::Flags(values) => values.len(),
+        };
+        for place in self.places.iter_mut().filter(|place| place.of == of) {
+            if at.checked_add(count).is_none_or(|end| end > place.values) {
+                let (path, all) = (&place.path, place.values);
+                let why = format!("{count} values from number {at} on, where there are {all}");
+                return refuse(path, format!("{why}; nothing was written"));
+            }
+            let Some(pending) = self.files.get(place.file) else {
+                continue;
+            };
+            let start = place.start + (at * place.dtype.size()) as u64;
+            let written = write_at(&pending.file, start, place.dtype, values);
+            written.map_err(io(&place.path, "write it"))?;
+            place.came += count;
+        }
+        Ok(())
+    }
+
+    /// Puts all files in their places, once all of them are complete and on the disk.
+    pub fn commit(self) -> Result<(), ArrayError> {
+        for place in &self.places {
+            if place.came != place.values {
+                let (came, all) = (place.came, place.values);
+                return refuse(
+                    &place.path,
+                    format!("{came} of {all} values; nothing was written"),
+                );
+            }
+        }
+        self.files.iter().try_for_each(Pending::finish)?;
+        // A signal in the midst of it would leave some of them old.
+        let mut litter = litter();
+        let mut files = self.files.into_iter();
+        let renamed = files.try_for_each(|file| file.rename(&mut litter));
+        // Those that are left, if one was refused, go.
+        drop(litter);
+        drop(files);
+        renamed
+    }
+}
+
+impl Sink for Outputs {
+    fn take(&mut self, output: Wanted, at: usize, values: Values<'_>) -> Result<(), StreamError> {
+        Ok(self.put(output, at, values)?)
+    }
+}
+
+fn write_at(mut file: &File, start: u64, dtype: Dtype, values: Values<'_>) -> io::Result<()> {
+    file.seek(SeekFrom::Start(start))?;
+    match values {
+        // What comes in 16 bits is stored so.
+        Values::Floats(Logits::F16(values)) => {
+            each(file, values.reinterpret_cast(), u16::to_le_bytes)
+        }
+        Values::Floats(Logits::Bf16(values)) => {
+            each(file, values.reinterpret_cast(), u16::to_le_bytes)
+        }
+        Values::Floats(Logits::F32(values)) => each(file, values, f32::to_le_bytes),
+        Values::Classes(values) => each(file, values, |value| i64::from(value).to_le_bytes()),
+        Values::Flags(values) => {
+            debug_assert_eq!(dtype, Dtype::Bool);
+            each(file, values, |value| [u8::from(value != 0)])
         }
     }
-    files.iter().map(|(_, file)| stage_file(file)).collect()
+}
+
+fn each<T: Copy, const N: usize>(
+    mut file: &File,
+    values: &[T],
+    bytes: impl Fn(T) -> [u8; N],
+) -> io::Result<()> {
+    let mut some = Vec::with_capacity((values.len() * N).min(CHUNK));
+    for values in values.chunks(CHUNK / N) {
+        some.clear();
+        some.extend(values.iter().flat_map(|&value| bytes(value)));
+        file.write_all(&some)?;
+    }
+    Ok(())
 }
 
 /// Refuses a place where no file can be written, before there is anything to write.
 pub fn try_place(path: &Path) -> Result<(), ArrayError> {
-    match fs::metadata(path) {
-        // Whoever reads from a pipe would take this for all there is.
-        Ok(old) if !old.is_file() && !old.is_dir() => Ok(()),
-        _ => beside(path, |_| Ok(())).map(drop),
-    }
+    Pending::at(path).map(drop)
 }
 
-/// Writes a text beside its target.
-pub fn stage_text(path: &Path, text: &str) -> Result<Pending, ArrayError> {
-    beside(path, |file| file.write_all(text.as_bytes()))
+/// Replaces a file by a text.
+pub fn write_text(path: &Path, text: &str) -> Result<(), ArrayError> {
+    let pending = Pending::at(path)?;
+    let written = (&pending.file).write_all(text.as_bytes());
+    written.map_err(io(path, "write it"))?;
+    pending.finish()?;
+    pending.rename(&mut litter())
 }
 
-fn stage_file(outputs: &[&Output<'_>]) -> Result<Pending, ArrayError> {
-    // Each type is aligned where wider ones come first.
-    let mut outputs = outputs.to_vec();
-    outputs.sort_by_key(|output| std::cmp::Reverse(output.values.dtype().size()));
-    let Some(&Output { path, .. }) = outputs.first().copied() else {
-        return Ok(Pending(None));
-    };
-    let location = Location::of(path);
-    let tensors = outputs
-        .iter()
-        .map(|output| (output.tensor(), output.values.dtype(), &output.shape[..]));
-    let header = match (location.format, outputs.as_slice()) {
-        (Format::Npy, [output, ..]) => npy::write(output.values.dtype(), &output.shape)
-            .ok_or_else(|| unknown_to_npy(output.values.dtype())),
-        _ => safetensors::write(&tensors.collect::<Vec<_>>()).map_err(|error| error.to_string()),
-    };
-    let header = match header {
-        Ok(header) => header,
-        Err(why) => return refuse(path, why),
-    };
-    beside(location.file, |file| {
-        file.write_all(&header)?;
-        outputs
-            .iter()
-            .try_for_each(|output| output.values.write(file))
-    })
+/// Paths of the files that wait beside their targets: what a signal removes.
+static LITTER: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn litter() -> MutexGuard<'static, Vec<PathBuf>> {
+    LITTER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A whole file that waits beside its target. Dropped, it leaves nothing.
+/// Lets signals that end the process remove what it has not finished.
+#[cfg(unix)]
+fn tidy_at_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]) else {
+            return;
+        };
+        let tidy = move || {
+            for signal in signals.forever() {
+                // Held until the end, so that no file is begun or renamed any more.
+                let litter = litter();
+                for path in litter.iter() {
+                    let _ = fs::remove_file(path);
+                }
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+        };
+        let _ = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(tidy);
+    });
+}
+
+#[cfg(not(unix))]
+fn tidy_at_signals() {}
+
+/// A file that waits to take the place of another. Dropped, it leaves nothing.
 #[derive(Debug)]
-#[must_use = "the target changes at commit"]
-pub struct Pending(Option<(TempPath, PathBuf)>);
+struct Pending {
+    /// As it was typed.
+    path: PathBuf,
+    file: File,
+    end: End,
+}
+
+/// How a file gets to its place.
+#[derive(Debug)]
+enum End {
+    /// From beside its target.
+    Rename(Option<TempPath>, PathBuf),
+    /// From where nobody sees it, value by value, as a rename would replace the pipe or device.
+    Copy,
+}
 
 impl Pending {
-    /// Replaces the target at once. A pipe or device has had its values already.
-    pub fn commit(self) -> Result<(), ArrayError> {
-        let Some((temporary, target)) = self.0 else {
+    /// Begins an empty file.
+    fn at(path: &Path) -> Result<Pending, ArrayError> {
+        let no = |why: &str| refuse(path, format!("{why}; nothing was written"));
+        let target = match fs::metadata(path) {
+            Ok(old) if old.is_dir() => return no("a directory"),
+            Ok(old) if old.permissions().readonly() => return no("read-only"),
+            Ok(old) if !old.is_file() => {
+                let file = tempfile::tempfile();
+                return Ok(Pending {
+                    path: path.into(),
+                    file: file.map_err(io(path, "keep what it will get"))?,
+                    end: End::Copy,
+                });
+            }
+            // The file behind symbolic links, which stay.
+            Ok(_) => fs::canonicalize(path).map_err(io(path, "resolve it"))?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io(path, "write it")(error));
+            }
+            Err(_) if path.is_symlink() => return no("a symbolic link to nothing"),
+            Err(_)
+                if path.file_name().is_none() || path.to_string_lossy().ends_with(is_separator) =>
+            {
+                return no("not the name of a file");
+            }
+            Err(_) => path.into(),
+        };
+        tidy_at_signals();
+        let folder = target.parent().filter(|folder| *folder != Path::new(""));
+        let mut temporary = tempfile::Builder::new();
+        temporary.prefix(".softxent-").suffix(".tmp");
+        #[cfg(unix)] // As for any new file, less the umask; a temporary one would be 0600.
+        temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut litter = litter();
+        let temporary = temporary.tempfile_in(folder.unwrap_or(Path::new(".")));
+        let temporary = temporary.map_err(io(path, "create a file in its folder"))?;
+        litter.push(temporary.path().to_owned());
+        let (file, temporary) = temporary.into_parts();
+        Ok(Pending {
+            path: path.into(),
+            file,
+            end: End::Rename(Some(temporary), target),
+        })
+    }
+
+    /// Makes sure that all of it is on the disk, or where it was to be copied to.
+    fn finish(&self) -> Result<(), ArrayError> {
+        let mut file = &self.file;
+        let done = match self.end {
+            End::Rename(..) => file.sync_all(),
+            End::Copy => file.rewind().and_then(|()| {
+                let mut to = OpenOptions::new().write(true).open(&self.path)?;
+                io::copy(&mut file, &mut to)?;
+                Ok(())
+            }),
+        };
+        done.map_err(io(&self.path, "write it"))
+    }
+
+    /// Replaces the target at once.
+    fn rename(mut self, litter: &mut Vec<PathBuf>) -> Result<(), ArrayError> {
+        let End::Rename(temporary, target) = &mut self.end else {
             return Ok(());
         };
+        let Some(temporary) = temporary.take() else {
+            return Ok(());
+        };
+        litter.retain(|path| *path != *temporary);
         let renamed = temporary.persist(&target);
-        renamed.map_err(|refusal| io(&target, "replace it")(refusal.error))
+        renamed.map_err(|refusal| io(target, "replace it")(refusal.error))
     }
 }
 
-/// Writes a file beside its target: all are staged before one is committed.
-fn beside(
-    path: &Path,
-    content: impl Fn(&mut BufWriter<&File>) -> io::Result<()>,
-) -> Result<Pending, ArrayError> {
-    let no = |why: &str| refuse(path, format!("{why}; nothing was written"));
-    let write = |file: &File| {
-        let mut file = BufWriter::with_capacity(CHUNK, file);
-        content(&mut file)?;
-        file.flush()
-    };
-    let target = match fs::metadata(path) {
-        Ok(old) if old.is_dir() => return no("a directory"),
-        Ok(old) if old.permissions().readonly() => return no("read-only"),
-        // A rename would replace the pipe or device by a file; neither can be synced.
-        Ok(old) if !old.is_file() => {
-            let file = OpenOptions::new().write(true).open(path);
-            let written = file.and_then(|file| write(&file));
-            written.map_err(io(path, "write it"))?;
-            return Ok(Pending(None));
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let End::Rename(temporary @ Some(_), _) = &mut self.end {
+            let mut litter = litter();
+            if let Some(temporary) = temporary.take() {
+                litter.retain(|path| *path != *temporary);
+            }
         }
-        // The file behind symbolic links, which stay.
-        Ok(_) => fs::canonicalize(path).map_err(io(path, "resolve it"))?,
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io(path, "write it")(error));
-        }
-        Err(_) if path.is_symlink() => return no("a symbolic link to nothing"),
-        Err(_) if path.file_name().is_none() || path.to_string_lossy().ends_with(is_separator) => {
-            return no("not the name of a file");
-        }
-        Err(_) => path.into(),
-    };
-    let folder = target.parent().filter(|folder| *folder != Path::new(""));
-    let mut temporary = tempfile::Builder::new();
-    temporary.prefix(".softxent-").suffix(".tmp");
-    #[cfg(unix)] // As for any new file, less the umask; a temporary one would be 0600.
-    temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temporary = temporary.tempfile_in(folder.unwrap_or(Path::new(".")));
-    let temporary = temporary.map_err(io(path, "create a file in its folder"))?;
-    let file = temporary.as_file();
-    let written = write(file).and_then(|()| file.sync_all());
-    written.map_err(io(path, "write it"))?;
-    Ok(Pending(Some((temporary.into_temp_path(), target))))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::array::open;
+    use softxent::half::bf16;
     use std::fmt;
     use tempfile::{TempDir, tempdir};
 
-    fn stage_one(path: &Path, shape: &[usize], values: Values) -> Result<Pending, ArrayError> {
-        let mut staged = stage(&[Output {
+    fn stage_one(
+        path: &Path,
+        shape: &[usize],
+        dtype: Dtype,
+        values: Values,
+    ) -> Result<Outputs, ArrayError> {
+        let mut outputs = Outputs::create(&[Output {
             path,
             name: "x".to_owned(),
+            of: Wanted::Lse,
             shape: shape.to_vec(),
-            values,
+            dtype,
         }])?;
-        assert_eq!(staged.len(), 1);
-        Ok(staged.remove(0))
+        outputs.put(Wanted::Lse, 0, values)?;
+        Ok(outputs)
     }
 
-    fn stage_i64(path: &Path, shape: &[usize], data: &[i64]) -> Result<Pending, ArrayError> {
-        stage_one(path, shape, Values::Integers(data))
+    fn stage_i64(path: &Path, shape: &[usize], data: &[i32]) -> Result<Outputs, ArrayError> {
+        stage_one(path, shape, Dtype::I64, Values::Classes(data))
     }
 
-    fn write_i64(path: &Path, shape: &[usize], data: &[i64]) -> Result<(), ArrayError> {
+    fn write_i64(path: &Path, shape: &[usize], data: &[i32]) -> Result<(), ArrayError> {
         stage_i64(path, shape, data)?.commit()
     }
 
     fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), ArrayError> {
-        stage_one(path, shape, Values::Floats(data, softxent::Dtype::F32))?.commit()
+        stage_one(path, shape, Dtype::F32, Values::Floats(data.into()))?.commit()
     }
 
     fn complaint<T: fmt::Debug>(result: Result<T, ArrayError>) -> String {
@@ -290,7 +459,7 @@ mod tests {
             &[100_003],
         ];
         for shape in shapes {
-            let count = shape.iter().product();
+            let count = shape.iter().product::<usize>() as i32;
             let floats: Vec<f32> = (0..count)
                 .map(|i| f32::from_bits(i as u32 * 40_503))
                 .collect();
@@ -302,8 +471,9 @@ mod tests {
             );
             let read = array.read_f32().unwrap();
             assert_eq!(bits(&read), bits(&floats));
-            let integers: Vec<i64> = (0..count as i64).map(|i| (i - 7) << 40).collect();
+            let integers: Vec<i32> = (0..count).map(|i| (i - 7) << 20).collect();
             write_i64(&path, shape, &integers).unwrap();
+            let integers: Vec<i64> = integers.into_iter().map(i64::from).collect();
             let array = open(&path).unwrap();
             assert_eq!((array.dtype, &array.shape[..]), (Dtype::I64, shape));
             assert_eq!(array.read_i64().unwrap(), integers);
@@ -349,7 +519,7 @@ mod tests {
         ];
         assert!(!other.exists());
         assert_eq!(open(&path).unwrap().read_i64().unwrap(), [1]);
-        both.into_iter().try_for_each(Pending::commit).unwrap();
+        both.into_iter().try_for_each(Outputs::commit).unwrap();
         assert_eq!(names(&folder), ["x.npy", "y.npy"]);
         assert_eq!(open(&path).unwrap().read_i64().unwrap(), [3]);
 
@@ -468,11 +638,12 @@ mod tests {
     fn tensors_share_a_file() {
         let folder = tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let output = |path, name: &str, values| Output {
+        let output = |path, of: Wanted, dtype| Output {
             path,
-            name: name.to_owned(),
+            name: of.to_string(),
+            of,
             shape: vec![3],
-            values,
+            dtype,
         };
         let floats = [0.0, 1.5, f32::NEG_INFINITY];
         let paths = [
@@ -482,23 +653,29 @@ mod tests {
             "a.safetensors:k",
         ]
         .map(at);
-        let outputs = [
-            output(&paths[0], "correct", Values::Bools(&[true, false, true])),
-            output(
-                &paths[1],
-                "lse",
-                Values::Floats(&floats, softxent::Dtype::F32),
-            ),
-            output(
-                &paths[2],
-                "grad",
-                Values::Floats(&floats, softxent::Dtype::Bf16),
-            ),
-            output(&paths[3], "predictions", Values::Integers(&[1, -1, 2])),
-        ];
-        let staged = stage(&outputs).unwrap();
-        assert_eq!((staged.len(), names(&folder).len()), (2, 2));
-        staged.into_iter().try_for_each(Pending::commit).unwrap();
+        let mut outputs = Outputs::create(&[
+            output(&paths[0], Wanted::Correct, Dtype::Bool),
+            output(&paths[1], Wanted::Lse, Dtype::F32),
+            output(&paths[2], Wanted::Grad, Dtype::Bf16),
+            output(&paths[3], Wanted::Predictions, Dtype::I64),
+        ])
+        .unwrap();
+        // In any order, and in pieces.
+        let bf16s = floats.map(bf16::from_f32);
+        let mut grad =
+            |values: &[bf16]| outputs.put(Wanted::Grad, 1, Values::Floats(values.into()));
+        grad(&bf16s[1..]).unwrap();
+        for (of, values) in [
+            (Wanted::Lse, Values::Floats((&floats).into())),
+            (Wanted::Correct, Values::Flags(&[1, 0, 1])),
+            (Wanted::Predictions, Values::Classes(&[1, -1, 2])),
+            (Wanted::Grad, Values::Floats((&bf16s[..1]).into())),
+            (Wanted::Entropy, Values::Floats((&floats).into())),
+        ] {
+            outputs.put(of, 0, values).unwrap();
+        }
+        assert_eq!(names(&folder).len(), 2);
+        outputs.commit().unwrap();
         assert_eq!(names(&folder), ["a.safetensors", "b.npy"]);
 
         let file = fs::read(at("a.safetensors")).unwrap();
@@ -520,8 +697,11 @@ mod tests {
         );
         assert_eq!(open(&at("b.npy")).unwrap().read_f32().unwrap(), floats);
 
-        let bf16 = Values::Floats(&floats, softxent::Dtype::Bf16);
-        let message = complaint(stage(&[output(&paths[1], "grad", bf16)]));
+        let message = complaint(Outputs::create(&[output(
+            &paths[1],
+            Wanted::Grad,
+            Dtype::Bf16,
+        )]));
         assert!(
             message.contains(".npy has no bfloat16: name a .safetensors"),
             "{message}"

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use super::report::duration;
+
 /// One line that is written over on a terminal; elsewhere a line per stage, or nothing.
 pub struct Progress {
     terminal: bool,
@@ -21,14 +23,37 @@ impl Progress {
         }
     }
 
+    /// One that says nothing elsewhere, and with `quiet` nothing at all.
+    pub fn on_terminals(quiet: bool) -> Self {
+        let mut progress = Progress::new(true);
+        progress.terminal &= !quiet;
+        progress
+    }
+
+    /// How many rows are done after some seconds, and when the others will be: after the first second.
+    pub fn rate(&mut self, done: usize, of: usize, seconds: f64) {
+        if self.terminal && seconds >= 1.0 && done < of {
+            let rate = done as f64 / seconds;
+            let line = format!(
+                "{done} of {of} rows, {} %, {rate:.0} rows/s, {} left",
+                (100.0 * done as f64 / of as f64) as u32,
+                duration((of - done) as f64 / rate)
+            );
+            self.write(line);
+        }
+    }
+
+    fn write(&mut self, line: String) {
+        if line != self.shown {
+            let _ = write!(io::stderr(), "\r{line}\x1b[K");
+            self.shown = line;
+        }
+    }
+
     /// What is being done, and which share of it is done already.
     pub fn show(&mut self, stage: &str, done: usize, of: usize) {
         if self.terminal {
-            let line = format!("{stage}, {} %", 100 * done / of.max(1));
-            if line != self.shown {
-                let _ = write!(io::stderr(), "\r{line}\x1b[K");
-                self.shown = line;
-            }
+            self.write(format!("{stage}, {} %", 100 * done / of.max(1)));
         } else if !self.quiet && stage != self.stage {
             let _ = writeln!(io::stderr(), "{stage}");
             stage.clone_into(&mut self.stage);

@@ -1,18 +1,20 @@
 //! `softxent run`: files in, files and a summary out.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
 use softxent::{
-    Batch, Denominator, Dtype, Error, LabelKind, Labels, Problem, ProblemBuilder, Reduction,
-    Results, Upstream, Wanted,
+    Denominator, Dtype, Error, LabelKind, Problem, ProblemBuilder, Reduction, Sink, Source,
+    StreamError, Upstream, Values, Wanted,
 };
 
 use super::args::{DtypeOutArg, GradOutput, ReductionArg, RunArgs};
-use super::array::{self, Array, Floats};
-use super::device::{self, Device};
+use super::array::{self, Array, ArrayError};
+use super::device::Device;
 use super::layout::Layout;
-use super::output::{self, Output, Pending, Values};
+use super::output::{self, Output, Outputs};
+use super::progress::Progress;
 use super::report::{Report, Written};
 use super::{Failure, print, say};
 
@@ -52,13 +54,17 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(message) = files.rounded() {
         note(&message);
     }
-    let (layout, input) = files.read()?;
-    let batch = input.batch();
     let named = |error| name_file(args, error);
-    // Before any device is asked for.
-    problem.check(&batch).map_err(named)?;
+    let layout = files.layout.clone();
+    let outputs: Vec<Output> = args
+        .outputs()
+        .into_iter()
+        .map(|(wanted, path)| to_write(&problem, &layout, wanted, path))
+        .collect();
+    let mut sink = Results::begin(&outputs, problem.rows(), args.quiet)?;
+    let mut source = files.source()?;
 
-    let device = Device::open(&args.device.device)?;
+    let device = Device::open(&args.device.device)?.with_memory(args.memory);
     if let Some(message) = &device.note {
         note(message);
     }
@@ -69,7 +75,9 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     if let (Some(plan), true) = (&plan, args.json) {
         note(plan);
     }
-    let outcome = device.run(&problem, &batch).map_err(named)?;
+    let outcome = device.run_stream(&problem, &mut source, &mut sink);
+    sink.progress.clear();
+    let outcome = outcome.map_err(named)?;
     if let Some(row) = outcome.results.first_nan_row {
         let rows = bad_rows(&problem, &outcome.results, row);
         if args.strict {
@@ -79,14 +87,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         }
         note(&format!("warning: {rows}"));
     }
-
-    let outputs: Vec<Output> = args
-        .outputs()
-        .into_iter()
-        .map(|(wanted, path)| to_write(&problem, &layout, &outcome.results, wanted, path))
-        .collect();
-    let staged = output::stage(&outputs)?;
-    staged.into_iter().try_for_each(Pending::commit)?;
+    sink.finish(&outcome.results)?;
 
     let written = args.outputs().into_iter().zip(outputs);
     let written = written.map(|((wanted, path), output)| Written {
@@ -97,7 +98,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let report = Report::new(
         &problem,
         layout.axis,
-        input.weight(&problem),
+        source.weight,
         &outcome,
         &device,
         written.collect(),
@@ -110,8 +111,60 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     }
 }
 
+/// Where the results of a run go: to files, and how far it is to the eyes of whoever waits.
+struct Results {
+    outputs: Outputs,
+    progress: Progress,
+    started: Instant,
+    rows: usize,
+    done: usize,
+}
+
+impl Results {
+    fn begin(outputs: &[Output<'_>], rows: usize, quiet: bool) -> Result<Results, Failure> {
+        Ok(Results {
+            outputs: Outputs::create(outputs)?,
+            progress: Progress::on_terminals(quiet),
+            started: Instant::now(),
+            rows,
+            done: 0,
+        })
+    }
+
+    /// Writes the reduced losses and puts all files in their places.
+    fn finish(mut self, totals: &softxent::Results) -> Result<(), Failure> {
+        for (wanted, value) in [(Wanted::Loss, totals.loss), (Wanted::ZLoss, totals.z_loss)] {
+            if let Some(value) = value {
+                self.outputs
+                    .put(wanted, 0, Values::Floats((&[value]).into()))?;
+            }
+        }
+        Ok(self.outputs.commit()?)
+    }
+}
+
+impl Sink for Results {
+    fn take(&mut self, output: Wanted, at: usize, values: Values<'_>) -> Result<(), StreamError> {
+        self.outputs.take(output, at, values)
+    }
+
+    fn done(&mut self, rows: usize) {
+        self.done += rows;
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.progress.rate(self.done, self.rows, seconds);
+    }
+}
+
 /// Puts the name of the file before what is wrong with its values.
 fn name_file(args: &RunArgs, error: Error) -> Failure {
+    let error = match error {
+        // It names its file.
+        Error::Stream { what, source } => match source.downcast::<ArrayError>() {
+            Ok(error) => return (*error).into(),
+            Err(source) => Error::Stream { what, source },
+        },
+        error => error,
+    };
     let file = match (&error, &args.grad_output) {
         (Error::BadLabel { .. }, _) => args.labels.as_deref(),
         (Error::BadClassWeight { .. }, _) => args.class_weights.as_deref(),
@@ -128,7 +181,7 @@ fn in_file(path: &Path, error: Error) -> Failure {
     Failure::Message(format!("{}: {error}", path.display()))
 }
 
-fn bad_rows(problem: &Problem, results: &Results, first: u64) -> String {
+fn bad_rows(problem: &Problem, results: &softxent::Results, first: u64) -> String {
     let count = match results.nan_rows {
         1 => format!("row {first} is NaN: its"),
         rows => format!("{rows} rows are NaN, the first is row {first}: their"),
@@ -140,32 +193,26 @@ fn bad_rows(problem: &Problem, results: &Results, first: u64) -> String {
     format!("{count} logits hold a NaN, +inf or nothing but -inf{labels}")
 }
 
-fn to_write<'a>(
-    problem: &Problem,
-    layout: &Layout,
-    results: &'a Results,
-    wanted: Wanted,
-    path: &'a Path,
-) -> Output<'a> {
-    let shape = match wanted {
-        _ if wanted.has_classes() => layout.shape.clone(),
-        Wanted::Loss | Wanted::ZLoss if problem.reduction() != Reduction::None => vec![],
-        _ => layout.row_shape.clone(),
-    };
-    let dtype = match wanted.has_classes() {
-        true => problem.dtype_out(),
-        false => Dtype::F32,
-    };
-    let values = match wanted {
-        Wanted::Predictions => Values::Integers(results.predictions.as_deref().unwrap_or_default()),
-        Wanted::Correct => Values::Bools(results.correct_rows.as_deref().unwrap_or_default()),
-        _ => Values::Floats(device::floats(results, wanted).unwrap_or_default(), dtype),
+fn to_write<'a>(problem: &Problem, layout: &Layout, wanted: Wanted, path: &'a Path) -> Output<'a> {
+    let reduced = problem.reduction() != Reduction::None;
+    let (of, shape) = match wanted {
+        _ if wanted.has_classes() => (wanted, layout.shape.clone()),
+        Wanted::Loss | Wanted::ZLoss if reduced => (wanted, vec![]),
+        Wanted::Loss => (Wanted::Losses, layout.row_shape.clone()),
+        Wanted::ZLoss => (Wanted::ZLosses, layout.row_shape.clone()),
+        _ => (wanted, layout.row_shape.clone()),
     };
     Output {
         path,
         name: wanted.to_string(),
+        of,
         shape,
-        values,
+        dtype: match wanted {
+            Wanted::Predictions => array::Dtype::I64,
+            Wanted::Correct => array::Dtype::Bool,
+            _ if wanted.has_classes() => output::stored(problem.dtype_out()),
+            _ => array::Dtype::F32,
+        },
     }
 }
 
@@ -176,6 +223,7 @@ struct Files {
     labels: Option<Array>,
     class_weights: Option<Array>,
     upstream: Option<Array>,
+    ignore_index: i64,
 }
 
 impl Files {
@@ -215,6 +263,7 @@ impl Files {
             labels,
             class_weights,
             upstream,
+            ignore_index: args.ignore_index.unwrap_or(-100),
         })
     }
 
@@ -256,7 +305,7 @@ impl Files {
             None => builder,
             Some(labels) if labels.dtype.is_float() => builder.dense_labels().want([Wanted::Loss]),
             Some(_) => builder
-                .index_labels(args.ignore_index.unwrap_or(-100))
+                .index_labels(self.ignore_index)
                 .want([Wanted::Loss, Wanted::Predictions]),
         };
         ProblemBuilder::build(builder).map_err(|error| match error {
@@ -292,68 +341,90 @@ impl Files {
         }
     }
 
-    /// All values.
-    fn read(self) -> Result<(Layout, Input), Failure> {
-        let floats = |array: Option<Array>| match array {
-            None => Ok(Vec::new()),
-            Some(array) => array.read_f32(),
+    /// Their values, as they are asked for.
+    fn source(self) -> Result<Input, Failure> {
+        let class_weights = match self.class_weights {
+            None => Vec::new(),
+            Some(array) => array.read_f32()?,
         };
-        let input = Input {
-            logits: self.logits.read_floats()?,
-            labels: match self.labels {
-                None => LabelValues::None,
-                Some(labels) if labels.dtype.is_float() => LabelValues::Dense(labels.read_f32()?),
-                Some(labels) => LabelValues::Index(labels.read_i64()?),
-            },
-            class_weights: floats(self.class_weights)?,
-            upstream: floats(self.upstream)?,
-        };
-        Ok((self.layout, input))
+        Ok(Input {
+            logits: self.logits,
+            labels: self.labels,
+            upstream: self.upstream,
+            weight: (!class_weights.is_empty()).then_some(0.0),
+            class_weights,
+            ignore_index: self.ignore_index,
+            weighed: 0,
+        })
     }
 }
 
 /// The values of the input files.
 struct Input {
-    logits: Floats,
-    labels: LabelValues,
+    logits: Array,
+    labels: Option<Array>,
+    upstream: Option<Array>,
     class_weights: Vec<f32>,
-    upstream: Vec<f32>,
+    ignore_index: i64,
+    /// The class weights of the labels that are not ignored, added up.
+    weight: Option<f64>,
+    /// Rows whose labels have been.
+    weighed: usize,
 }
 
-enum LabelValues {
-    None,
-    Index(Vec<i64>),
-    Dense(Vec<f32>),
-}
-
-impl Input {
-    fn batch(&self) -> Batch<'_> {
-        Batch {
-            logits: match &self.logits {
-                Floats::F32(values) => values.into(),
-                Floats::F16(values) => values.into(),
-                Floats::Bf16(values) => values.into(),
-            },
-            labels: match &self.labels {
-                LabelValues::None => Labels::None,
-                LabelValues::Index(labels) => Labels::Index(labels),
-                LabelValues::Dense(labels) => Labels::Dense(labels),
-            },
-            upstream: &self.upstream,
-            class_weights: &self.class_weights,
-        }
+impl Source for Input {
+    fn logits(
+        &mut self,
+        elements: Range<usize>,
+        put: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), StreamError> {
+        Ok(self.logits.floats(elements, put)?)
     }
 
-    /// The class weights of the labels that are not ignored, if there are any, added up.
-    fn weight(&self, problem: &Problem) -> Option<f64> {
-        let (LabelKind::Index { ignore_index }, LabelValues::Index(labels), true) =
-            (problem.labels(), &self.labels, problem.class_weights())
-        else {
-            return None;
-        };
-        let counted = labels.iter().filter(|&&label| label != ignore_index);
-        let weight = |&label: &i64| self.class_weights.get(usize::try_from(label).ok()?);
-        Some(counted.filter_map(weight).map(|&w| f64::from(w)).sum())
+    fn labels(
+        &mut self,
+        rows: Range<usize>,
+        put: &mut dyn FnMut(&[i64]),
+    ) -> Result<(), StreamError> {
+        let labels = self.labels.as_mut().ok_or("there are no labels")?;
+        let first = rows.start == self.weighed;
+        let (weights, ignore_index) = (&self.class_weights, self.ignore_index);
+        if let (Some(sum), true) = (&mut self.weight, first) {
+            self.weighed = rows.end;
+            labels.i64s(rows, &mut |some| {
+                let counted = some.iter().filter(|&&label| label != ignore_index);
+                let weights =
+                    counted.filter_map(|&label| weights.get(usize::try_from(label).ok()?));
+                *sum += weights.map(|&weight| f64::from(weight)).sum::<f64>();
+                put(some);
+            })?;
+        } else {
+            labels.i64s(rows, put)?;
+        }
+        Ok(())
+    }
+
+    fn dense(
+        &mut self,
+        elements: Range<usize>,
+        put: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), StreamError> {
+        let labels = self.labels.as_mut().ok_or("there are no labels")?;
+        Ok(labels.f32s(elements, put)?)
+    }
+
+    fn upstream(
+        &mut self,
+        rows: Range<usize>,
+        put: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), StreamError> {
+        let upstream = self.upstream.as_mut();
+        let upstream = upstream.ok_or("there is no upstream gradient")?;
+        Ok(upstream.f32s(rows, put)?)
+    }
+
+    fn class_weights(&self) -> &[f32] {
+        &self.class_weights
     }
 }
 

@@ -97,7 +97,7 @@ impl Folder {
         run.err
     }
 
-    fn save(&self, name: &str, descr: &str, shape: &str, data: &[u8]) {
+    pub fn save(&self, name: &str, descr: &str, shape: &str, data: &[u8]) {
         let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
         let mut file = b"\x93NUMPY\x01\0".to_vec();
         file.extend((header.len() as u16).to_le_bytes());
@@ -106,17 +106,17 @@ impl Folder {
         fs::write(self.path(name), file).unwrap();
     }
 
-    fn save_f32(&self, name: &str, shape: &str, values: &[f32]) {
+    pub fn save_f32(&self, name: &str, shape: &str, values: &[f32]) {
         self.save(name, "<f4", shape, &bytes(values));
     }
 
-    fn save_i64(&self, name: &str, shape: &str, values: &[i64]) {
+    pub fn save_i64(&self, name: &str, shape: &str, values: &[i64]) {
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.save(name, "<i8", shape, &data);
     }
 
     /// A file of tensors: name, type, shape, bytes.
-    fn save_tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
+    pub fn save_tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
         let views = tensors.iter().map(|&(name, dtype, shape, data)| {
             (name, TensorView::new(dtype, shape.to_vec(), data).unwrap())
         });
@@ -1121,6 +1121,16 @@ fn demo_and_info() {
             assert_eq!((&info["auto"], &info["error"]), (&0.into(), &Value::Null));
             for key in ["name", "backend", "driver", "type"] {
                 assert!(info["adapters"][0][key].is_string(), "{key}");
+            }
+            let doctor = folder.run("info").out;
+            for part in [
+                "--device auto takes this one: the first",
+                "f32 logits, such as",
+                "storage buffers",
+                "subgroups",
+                "self-test",
+            ] {
+                assert!(doctor.contains(part), "{part}: {doctor}");
             }
             let name = info["adapters"][0]["name"].as_str().unwrap();
             for line in ["info", ""] {

@@ -5,22 +5,27 @@
 //! `SOFTXENT_LONG=1` selects the full grids.
 
 mod agreement;
+mod any_problem;
 mod bench;
 mod browser;
 mod cases;
 mod checks;
 mod cli;
 mod common;
+mod corpus;
 mod device;
 mod edges;
 mod errors;
 mod faults;
+mod files;
 mod golden;
 mod guest;
 mod job;
 mod judge;
 mod layout;
 mod load;
+mod mutate;
+mod pieces;
 mod plan;
 mod planted;
 mod portable;

@@ -180,6 +180,14 @@ fn build_refuses_options() {
             usize::MAX / 16
         ),
     );
+    // Any number divides no rows.
+    bad(
+        Problem::of(0, 4).want([Wanted::Lse]).inner(usize::MAX),
+        &format!(
+            "{} rows of 4 classes overflow the address space",
+            usize::MAX
+        ),
+    );
 
     let vectors = || Problem::softmax_backward(4, 3);
     let alone = "the product of the Jacobian with a vector is its gradient, and no other output goes with it: ask for the others in a problem of their own";

@@ -339,3 +339,28 @@ fn the_tables_of_the_readme() {
     current(BEGIN_RATIOS, "", &ratios(PEERS));
     current(BEGIN_RATES, "", &rates(RATES));
 }
+
+/// Each line of the guarantees names a test, and each test that it names exists.
+#[test]
+fn guarantees_name_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("src/guarantees.rs")).unwrap();
+    let mut named = 0;
+    for line in page.lines().filter(|line| line.starts_with("//! | ")) {
+        let (_, tests) = line.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        if tests == "test" {
+            continue;
+        }
+        for test in tests.split(", ") {
+            let (module, function) = test.trim_matches('`').split_once("::").unwrap();
+            let text = std::fs::read_to_string(root.join(format!("tests/it/{module}.rs"))).unwrap();
+            let is_test = text.split("#[test]").skip(1).any(|test| {
+                let (_, name) = test.split_once("fn ").unwrap();
+                name.starts_with(&format!("{function}()"))
+            });
+            assert!(is_test, "there is no test {test}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named} tests");
+}

@@ -3,7 +3,6 @@
 use softxent::half::{bf16, f16};
 use softxent::{Batch, Dtype, Logits, Problem, Reduction, Wanted};
 
-use crate::cli::array::Floats;
 use crate::cli::random::Rng;
 
 /// What the logits of a row are like.
@@ -59,6 +58,13 @@ impl Kind {
             _ => label,
         }
     }
+}
+
+/// Logits in one of their types.
+enum Floats {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
 }
 
 /// Rows of one kind, with one label each.
