@@ -59,27 +59,26 @@ fn any(bytes: &mut Unstructured<'_>) -> Result<bool> {
         return Ok(false);
     }
 
-    // Now and then one too many, or labels of another kind.
-    let odd = |bytes: &mut Unstructured<'_>| bytes.ratio(1, 32);
-    let extra = |bytes: &mut Unstructured<'_>| Ok(usize::from(odd(bytes)?));
+    // Now and then one too many, labels of another kind, or any value.
+    let extra = |bytes: &mut Unstructured<'_>| Ok(usize::from(rare(bytes)?));
     let (n, k, elements) = (problem.rows(), problem.classes(), problem.elements());
     let logits = floats(bytes, elements)?;
     let halves: Vec<f16> = logits.iter().map(|&x| f16::from_f32(x)).collect();
     let bhalves: Vec<bf16> = logits.iter().map(|&x| bf16::from_f32(x)).collect();
-    let dtype = match odd(bytes)? {
+    let dtype = match rare(bytes)? {
         true => *bytes.choose(&Dtype::ALL)?,
         false => problem.dtype(),
     };
     let count = n + extra(bytes)?;
     let index: Vec<i64> = (0..count)
-        .map(|_| match bytes.ratio(1, 16)? {
+        .map(|_| match rare(bytes)? {
             true => bytes.arbitrary(),
-            false => bytes.int_in_range(-1..=k as i64 - 1),
+            false => bytes.int_in_range(0..=k as i64 - 1),
         })
         .collect::<Result<_>>()?;
     let dense = elements + extra(bytes)?;
     let dense = floats(bytes, dense)?;
-    let kind = match odd(bytes)? {
+    let kind = match rare(bytes)? {
         true => bytes.int_in_range(0..=3)?,
         false => match problem.labels() {
             LabelKind::None => 0,
@@ -89,13 +88,17 @@ fn any(bytes: &mut Unstructured<'_>) -> Result<bool> {
         },
     };
     let weights = if problem.class_weights() { k } else { 0 } + extra(bytes)?;
-    let weights = floats(bytes, weights)?;
+    let mut weights = floats(bytes, weights)?;
     let upstream = match problem.upstream() {
         Upstream::PerRow => n,
         Upstream::Shared => 1,
         Upstream::Number(_) => 0,
     };
-    let upstream = floats(bytes, upstream)?;
+    let mut upstream = floats(bytes, upstream)?;
+    if !rare(bytes)? {
+        let sound = |x: &mut f32| *x = if x.is_finite() { x.abs() } else { 1.0 };
+        weights.iter_mut().chain(&mut upstream).for_each(sound);
+    }
     let batch = Batch {
         logits: match dtype {
             Dtype::F32 => Logits::F32(&logits),
@@ -126,68 +129,107 @@ fn any(bytes: &mut Unstructured<'_>) -> Result<bool> {
 }
 
 fn builder(bytes: &mut Unstructured<'_>) -> Result<ProblemBuilder> {
-    let (n, k) = (extent(bytes)?, extent(bytes)?);
-    let mut builder = match bytes.ratio(1, 8)? {
+    // What goes together, or now and then anything.
+    let any = rare(bytes)?;
+    let kind = bytes.int_in_range(0..=3)?;
+    let (labelled, vector) = (any || matches!(kind, 1 | 2), kind == 3);
+    let inner = *bytes.choose(&[1, 1, 2, 3])?;
+    let (n, k) = match any {
+        true => (extent(bytes)?, extent(bytes)?),
+        false => (
+            inner * bytes.int_in_range(0..=3)?,
+            bytes.int_in_range(1..=6)?,
+        ),
+    };
+    let mut builder = match vector {
         true => Problem::softmax_backward(n, k),
         false => Problem::of(n, k),
     };
-    builder = match bytes.int_in_range(0..=5)? {
-        0 | 1 => builder.index_labels(*bytes.choose(&[-100, 0, 1, i64::MIN, i64::MAX])?),
-        2 | 3 => builder.dense_labels(),
+    builder = builder.inner(if any { extent(bytes)? } else { inner });
+    builder = match kind {
+        1 => builder.index_labels(*bytes.choose(&[-100, 0, 1, i64::MIN, i64::MAX])?),
+        2 => builder.dense_labels(),
         _ => builder,
     };
-    if bytes.ratio(1, 16)? {
+    let from_softmax = (any || vector) && bytes.arbitrary()?;
+    if from_softmax {
         builder = builder.from_softmax();
     }
-    if bytes.ratio(1, 4)? {
-        builder = builder.class_weights();
+    if any || !from_softmax {
+        if bytes.arbitrary()? {
+            builder = builder.softcap(option(bytes)?);
+        }
+        if bytes.arbitrary()? {
+            builder = builder.logit_scale(option(bytes)?);
+        }
     }
-    if bytes.ratio(1, 4)? {
-        builder = builder.softcap(option(bytes)?);
+    let mut z_loss = 0.0;
+    if labelled {
+        if bytes.arbitrary()? {
+            builder = builder.class_weights();
+        }
+        if bytes.arbitrary()? {
+            builder = builder.label_smoothing(option(bytes)?.min(1.0));
+        }
+        if bytes.arbitrary()? {
+            z_loss = option(bytes)?;
+        }
     }
-    if bytes.ratio(1, 4)? {
-        let columns = match bytes.ratio(1, 2)? {
-            true => k.saturating_add(2),
-            false => extent(bytes)?,
+    if bytes.arbitrary()? {
+        let columns = if any {
+            extent(bytes)?
+        } else {
+            k + bytes.int_in_range(0..=2)?
         };
         builder = builder.row_length(columns, *bytes.choose(&[Padding::Masked, Padding::Kept])?);
     }
-    if bytes.ratio(1, 4)? {
-        builder = builder.inner(extent(bytes)?);
-    }
-    if bytes.ratio(1, 4)? {
-        builder = builder.label_smoothing(option(bytes)?);
-    }
-    if bytes.ratio(1, 4)? {
-        builder = builder.z_loss(option(bytes)?);
-    }
-    if bytes.ratio(1, 4)? {
-        builder = builder.logit_scale(option(bytes)?);
-    }
-    let number = option(bytes)?;
-    let wanted: u16 = bytes.arbitrary()?;
-    let wanted = Wanted::ALL
-        .into_iter()
-        .filter(|&output| wanted >> output as u16 & 1 == 1);
-    Ok(builder
-        .dtype(*bytes.choose(&Dtype::ALL)?)
-        .same_dtype_out(bytes.arbitrary()?)
-        .reduction(*bytes.choose(&[Reduction::Mean, Reduction::Sum, Reduction::None])?)
-        .denominator(*bytes.choose(&[
+    if !vector || any {
+        let reduction = *bytes.choose(&[Reduction::Mean, Reduction::Sum, Reduction::None])?;
+        builder = builder.reduction(reduction);
+        let denominators = [
             Denominator::Weights,
             Denominator::ValidRows,
-            Denominator::Number(number),
+            Denominator::Number(option(bytes)?),
             Denominator::Buffer,
-        ])?)
+        ];
+        if any || reduction == Reduction::Mean {
+            let kinds = if any { 4 } else { 3 };
+            builder = builder.denominator(*bytes.choose(&denominators[..kinds])?);
+        }
+        if any || reduction == Reduction::None {
+            let number = Upstream::Number(option(bytes)?);
+            let kinds = [number, Upstream::Shared, Upstream::PerRow];
+            builder = builder.upstream(*bytes.choose(&kinds)?);
+        }
+    }
+    let (wanted, indexed): (u16, _) = (bytes.arbitrary()?, kind == 1);
+    let has = |output: &Wanted| match output {
+        Wanted::Correct => indexed,
+        Wanted::ZLoss | Wanted::ZLosses => labelled && z_loss != 0.0,
+        Wanted::Lse if !vector => true, // one of them at least
+        output => {
+            (wanted >> *output as u16) & 1 == 1 && !vector && (labelled || !output.needs_labels())
+        }
+    };
+    let wanted = Wanted::ALL.into_iter().filter(has);
+    let (dtype, same) = (*bytes.choose(&Dtype::ALL)?, bytes.arbitrary()?);
+    Ok(builder
+        .z_loss(z_loss)
+        .dtype(dtype)
+        .same_dtype_out(same)
+        .grad_over_logits((any || same) && bytes.arbitrary()?)
         .empty_mean(*bytes.choose(&[EmptyMean::Nan, EmptyMean::Zero])?)
-        .upstream(*bytes.choose(&[Upstream::Number(number), Upstream::Shared, Upstream::PerRow])?)
-        .grad_over_logits(bytes.ratio(1, 8)?)
         .want(wanted))
+}
+
+/// Once in 16 times, and never where bytes have run out.
+fn rare(bytes: &mut Unstructured<'_>) -> Result<bool> {
+    Ok(bytes.arbitrary::<u8>()? % 16 == 15)
 }
 
 /// Small, and now and then anything.
 fn extent(bytes: &mut Unstructured<'_>) -> Result<usize> {
-    match bytes.ratio(1, 16)? {
+    match rare(bytes)? {
         true => bytes.arbitrary(),
         false => bytes.int_in_range(0..=6),
     }
@@ -195,7 +237,7 @@ fn extent(bytes: &mut Unstructured<'_>) -> Result<usize> {
 
 /// The value of an option: mostly a sound one.
 fn option(bytes: &mut Unstructured<'_>) -> Result<f32> {
-    match bytes.ratio(1, 8)? {
+    match rare(bytes)? {
         true => float(bytes),
         false => Ok(*bytes.choose(&[1.0, 0.5, 0.1, 1e-4, 30.0])?),
     }

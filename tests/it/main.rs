@@ -30,6 +30,7 @@ mod plan;
 mod planted;
 mod portable;
 mod problem;
+mod random;
 mod readme;
 mod reference;
 mod reference_set;

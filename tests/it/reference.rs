@@ -321,16 +321,16 @@ fn a_permutation_permutes() {
 
 /// The options of [`RowOptions`] in a short form.
 #[derive(Clone, Copy)]
-struct Knobs {
-    name: &'static str,
-    weights: &'static [f32],
-    smoothing: f32,
-    z_loss: f32,
-    scale: f32,
-    cap: Option<f32>,
+pub struct Knobs<'a> {
+    pub name: &'a str,
+    pub weights: &'a [f32],
+    pub smoothing: f32,
+    pub z_loss: f32,
+    pub scale: f32,
+    pub cap: Option<f32>,
 }
 
-const PLAIN: Knobs = Knobs {
+const PLAIN: Knobs<'static> = Knobs {
     name: "no options",
     weights: &[],
     smoothing: 0.0,
@@ -342,7 +342,7 @@ const PLAIN: Knobs = Knobs {
 const WEIGHTS: &[f32] = &[0.5, 2.0, 0.0, 1.25, 3.0];
 
 /// Each option alone, and all of them.
-const KNOBS: [Knobs; 7] = [
+const KNOBS: [Knobs<'static>; 7] = [
     PLAIN,
     Knobs {
         name: "weights",
@@ -381,20 +381,21 @@ const KNOBS: [Knobs; 7] = [
 
 /// One problem with the values of its batch.
 #[derive(Clone)]
-struct Job {
-    name: String,
-    knobs: Knobs,
-    problem: Problem,
-    logits: Vec<f32>,
-    index: Vec<i64>,
-    dense: Vec<f32>,
-    upstream: Vec<f32>,
+pub struct Job<'a> {
+    pub name: String,
+    pub knobs: Knobs<'a>,
+    pub problem: Problem,
+    pub logits: Vec<f32>,
+    pub index: Vec<i64>,
+    /// Vectors too.
+    pub dense: Vec<f32>,
+    pub upstream: Vec<f32>,
 }
 
 const ROWS: usize = 4;
 const CLASSES: usize = 5;
 
-impl Job {
+impl Job<'_> {
     fn batch<'a>(&'a self, logits: &'a [f32]) -> Batch<'a> {
         let batch = Batch::of(logits)
             .class_weights(self.knobs.weights)
@@ -414,21 +415,27 @@ impl Job {
     }
 
     fn is_ignored(&self, i: usize) -> bool {
-        self.problem.labels() != LabelKind::Dense && self.index[i] == -1
+        match self.problem.labels() {
+            LabelKind::Index { ignore_index } => self.index[i] == ignore_index,
+            _ => false,
+        }
     }
 
-    /// What upstream gradient and denominators make of the cross-entropy and the z-loss of row `i`;
-    /// the table of denominators, written once more.
-    fn scales(&self, i: usize) -> [f64; 2] {
-        let g = match self.problem.upstream() {
+    fn upstream(&self, i: usize) -> f64 {
+        f64::from(match self.problem.upstream() {
             Upstream::Number(g) => g,
             Upstream::Shared => self.upstream[0],
             Upstream::PerRow => self.upstream[i],
-        };
+        })
+    }
+
+    /// What the cross-entropy and the z-loss are divided by: the table of denominators, written once
+    /// more.
+    fn denominators(&self) -> [f64; 2] {
         let counted = (0..self.problem.rows()).filter(|&i| !self.is_ignored(i));
         let rows = counted.clone().count() as f64;
         let indexed = matches!(self.problem.labels(), LabelKind::Index { .. });
-        let denominators = match (self.problem.reduction(), self.problem.denominator()) {
+        match (self.problem.reduction(), self.problem.denominator()) {
             (Reduction::Mean, Denominator::Number(number)) => [f64::from(number); 2],
             (Reduction::Mean, Denominator::Weights)
                 if indexed && !self.knobs.weights.is_empty() =>
@@ -438,8 +445,24 @@ impl Job {
             }
             (Reduction::Mean, _) => [rows; 2],
             _ => [1.0; 2],
-        };
-        denominators.map(|denominator| f64::from(g) / denominator)
+        }
+    }
+
+    /// What upstream gradient and denominators make of the two terms of row `i`; of nothing, nothing.
+    fn scales(&self, i: usize) -> [f64; 2] {
+        self.denominators().map(|denominator| match denominator {
+            0.0 => 0.0,
+            denominator => self.upstream(i) / denominator,
+        })
+    }
+
+    /// What a sum over one of them is; of nothing, what the problem says.
+    fn over(&self, sum: f64, denominator: f64) -> f64 {
+        match self.problem.empty_mean() {
+            _ if denominator != 0.0 => sum / denominator,
+            EmptyMean::Nan => f64::NAN,
+            EmptyMean::Zero => 0.0,
+        }
     }
 
     /// `w·t` of row `i` from its definition.
@@ -456,7 +479,7 @@ impl Job {
 
 /// Every set of options with index labels, one of them ignored, and dense ones; reduced in every way;
 /// in rows, and interleaved with padding.
-fn jobs() -> Vec<Job> {
+fn jobs() -> Vec<Job<'static>> {
     let mut jobs = Vec::new();
     let reductions = [
         (Reduction::None, Denominator::Weights, Upstream::PerRow),
@@ -531,11 +554,15 @@ fn wanted(knobs: Knobs, indexed: bool) -> Vec<Wanted> {
 ///
 /// With `r = 2 + max|z|`, which is at least `|m| + log K`, a rounding of z or of lse is at most `ε·r`,
 /// and so is what it does to `p`, relatively.
-fn textbook(job: &Job) -> [Results<f64>; 2] {
+fn textbook(job: &Job<'_>) -> [Results<f64>; 2] {
     let (n, k) = (job.problem.rows(), job.problem.classes());
     let knobs = &job.knobs;
     let empty = |padding: f64| Some(vec![padding; job.problem.elements()]);
-    let mut all = [0.0, f64::INFINITY].map(|masked| Results::<f64> {
+    let masked = match job.problem.padding() {
+        Padding::Masked => f64::INFINITY,
+        Padding::Kept => 0.0,
+    };
+    let mut all = [0.0, masked].map(|masked| Results::<f64> {
         softmax: empty(0.0),
         log_softmax: empty(-masked),
         grad: empty(0.0),
@@ -553,7 +580,7 @@ fn textbook(job: &Job) -> [Results<f64>; 2] {
             (values[at], sizes[at]) = (value, size);
         }
     };
-    let (mut loss, mut z_loss, mut loss_size, mut z_loss_size) = (0.0, 0.0, 0.0, 0.0);
+    let (mut sums, mut sum_sizes) = ([0.0; 2], [0.0; 2]);
     for i in 0..n {
         let x = |j| f64::from(job.logits[job.problem.element(i, j)]);
         let scale = f64::from(knobs.scale);
@@ -571,12 +598,6 @@ fn textbook(job: &Job) -> [Results<f64>; 2] {
         let lambda = f64::from(knobs.z_loss);
         let counts = if job.is_ignored(i) { 0.0 } else { 1.0 };
         let scales = job.scales(i);
-        // The losses are not multiplied by the upstream gradient.
-        let upstream = match job.problem.upstream() {
-            Upstream::Number(g) => f64::from(g),
-            Upstream::Shared => f64::from(job.upstream[0]),
-            Upstream::PerRow => f64::from(job.upstream[i]),
-        };
 
         put(|all| &mut all.lse, i, lse, r);
         let pz = p.iter().zip(&z).map(|(p, z)| p * z);
@@ -586,11 +607,13 @@ fn textbook(job: &Job) -> [Results<f64>; 2] {
         let (zl, zl_size) = (counts * lambda * lse * lse, counts * lambda * r * r);
         put(|all| &mut all.losses, i, ce + zl, ce_size + zl_size);
         put(|all| &mut all.z_losses, i, zl, zl_size);
-        let over = scales.map(|scale| scale / upstream);
-        loss += ce * over[0] + zl * over[1];
-        loss_size += ce_size * over[0] + zl_size * over[1];
-        z_loss += zl * over[1];
-        z_loss_size += zl_size * over[1];
+        // These are not multiplied by the upstream gradient.
+        for (sum, term) in sums.iter_mut().zip([ce, zl]) {
+            *sum += term;
+        }
+        for (size, term) in sum_sizes.iter_mut().zip([ce_size, zl_size]) {
+            *size += term;
+        }
         for j in 0..k {
             let at = job.problem.element(i, j);
             put(|all| &mut all.softmax, at, p[j], p[j] * r);
@@ -601,74 +624,107 @@ fn textbook(job: &Job) -> [Results<f64>; 2] {
                     None => scale,
                 };
             let of_z = 2.0 * lambda * lse * p[j];
-            let grad = ((p[j] * weight - wt[j]) * scales[0] + of_z * scales[1]) * slope;
-            let of_loss = p[j] * total(wt.clone()) + wt[j].abs();
-            let size = of_loss * scales[0].abs() + 2.0 * lambda * r * p[j] * scales[1].abs();
+            let (grad, size) = match job.problem.labels() {
+                LabelKind::Vector => {
+                    let v = |j| f64::from(job.dense[job.problem.element(i, j)]);
+                    let mean: f64 = (0..k).map(|j| p[j] * v(j)).sum();
+                    let size: f64 = (0..k).map(|j| p[j] * v(j).abs()).sum();
+                    let scale = scales[0];
+                    let size = p[j] * (v(j).abs() + size) * scale.abs();
+                    (p[j] * (v(j) - mean) * scale * slope, size)
+                }
+                _ => {
+                    let grad = (p[j] * weight - wt[j]) * scales[0] + of_z * scales[1];
+                    let of_loss = p[j] * total(wt.clone()) + wt[j].abs();
+                    let of_z = 2.0 * lambda * r * p[j];
+                    (
+                        grad * slope,
+                        of_loss * scales[0].abs() + of_z * scales[1].abs(),
+                    )
+                }
+            };
             // 1 − tanh² is off by an ULP or two of 1, not of itself.
             put(|all| &mut all.grad, at, grad, size * r * scale * counts);
         }
     }
-    (values.loss, sizes.loss) = (Some(loss), Some(loss_size));
-    (values.z_loss, sizes.z_loss) = (Some(z_loss), Some(z_loss_size));
+    let denominators = job.denominators();
+    let loss = job.over(sums[0], denominators[0]);
+    let z_loss = match knobs.z_loss {
+        0.0 => 0.0,
+        _ => job.over(sums[1], denominators[1]),
+    };
+    let of = |size: f64, denominator: f64| match denominator {
+        0.0 => 0.0,
+        denominator => size / denominator,
+    };
+    let z_size = of(sum_sizes[1], denominators[1]);
+    values.loss = Some(loss + z_loss);
+    sizes.loss = Some(of(sum_sizes[0], denominators[0]) + z_size);
+    (values.z_loss, sizes.z_loss) = (Some(z_loss), Some(z_size));
     let [sizes, values] = all;
     [values, sizes]
 }
 
 #[test]
 fn every_option_agrees_with_the_textbook() {
-    // The sums have K terms, or N; around them are at most two dozen roundings on the longest way, that
-    // of a gradient: three for z, exp, log, exp, ε/K, w·t, their sums and products, the slope, g/den.
-    let unit = (24 + CLASSES + ROWS) as f64 * f64::EPSILON;
     for job in jobs() {
         let found = job.run(&job.logits);
-        let [values, sizes] = textbook(&job);
-        let one = |value: Option<f64>| value.map(|value| vec![value]);
-        let fields = |of: &Results<f64>| {
-            [
-                ("softmax", of.softmax.clone()),
-                ("log_softmax", of.log_softmax.clone()),
-                ("grad", of.grad.clone()),
-                ("losses", of.losses.clone()),
-                ("lse", of.lse.clone()),
-                ("entropy", of.entropy.clone()),
-                ("z_losses", of.z_losses.clone()),
-                ("loss", one(of.loss)),
-                ("z_loss", one(of.z_loss)),
-            ]
+        assert_textbook(&job, &found);
+        let ignored = u64::from(job.is_ignored(2));
+        assert_eq!(found.valid_rows, ROWS as u64 - ignored, "{}", job.name);
+    }
+}
+
+/// These are the results of the textbook, and nothing that was not asked for.
+pub fn assert_textbook(job: &Job<'_>, found: &Results<f64>) {
+    let (n, k) = (job.problem.rows(), job.problem.classes());
+    // The sums have K terms, or N; around them are at most two dozen roundings on the longest way, that
+    // of a gradient: three for z, exp, log, exp, ε/K, w·t, their sums and products, the slope, g/den.
+    let unit = (24 + k + n) as f64 * f64::EPSILON;
+    let [values, sizes] = textbook(job);
+    let one = |value: Option<f64>| value.map(|value| vec![value]);
+    let fields = |of: &Results<f64>| {
+        [
+            (Wanted::Softmax, of.softmax.clone()),
+            (Wanted::LogSoftmax, of.log_softmax.clone()),
+            (Wanted::Grad, of.grad.clone()),
+            (Wanted::Losses, of.losses.clone()),
+            (Wanted::Lse, of.lse.clone()),
+            (Wanted::Entropy, of.entropy.clone()),
+            (Wanted::ZLosses, of.z_losses.clone()),
+            (Wanted::Loss, one(of.loss)),
+            (Wanted::ZLoss, one(of.z_loss)),
+        ]
+    };
+    let reduced = job.problem.reduction() != Reduction::None;
+    let each = fields(found).into_iter().zip(fields(&values));
+    for (((output, found), (_, values)), (_, sizes)) in each.zip(fields(&sizes)) {
+        let is_one = matches!(output, Wanted::Loss | Wanted::ZLoss);
+        let asked = job.problem.wants(output) && (reduced || !is_one);
+        assert_eq!(found.is_some(), asked, "{}: {output}", job.name);
+        let (Some(found), Some(values), Some(sizes)) = (found, values, sizes) else {
+            continue;
         };
-        let each = fields(&found).into_iter().zip(fields(&values));
-        for (((name, found), (_, values)), (_, sizes)) in each.zip(fields(&sizes)) {
-            let reduced = job.problem.reduction() != Reduction::None;
-            let asked = match name {
-                "z_losses" => job.knobs.z_loss != 0.0,
-                "z_loss" => job.knobs.z_loss != 0.0 && reduced,
-                "loss" => reduced,
-                _ => true,
-            };
-            assert_eq!(found.is_some(), asked, "{}: {name}", job.name);
-            let (Some(found), Some(values), Some(sizes)) = (found, values, sizes) else {
-                continue;
-            };
-            assert_eq!(found.len(), values.len(), "{}: {name}", job.name);
-            for (j, ((found, value), size)) in found.iter().zip(&values).zip(&sizes).enumerate() {
-                let name = format!("{}: {name}[{j}]", job.name);
-                if *size == 0.0 {
-                    assert_eq!(found, value, "{name}"); // padding, ignored rows
-                } else {
-                    assert_near_size(&name, *found, *value, unit * size);
-                }
+        assert_eq!(found.len(), values.len(), "{}: {output}", job.name);
+        for (j, ((found, value), size)) in found.iter().zip(&values).zip(&sizes).enumerate() {
+            let name = format!("{}: {output}[{j}]", job.name);
+            if value.is_nan() {
+                assert!(found.is_nan(), "{name}: {found}"); // the mean of nothing
+            } else if *size == 0.0 {
+                assert_eq!(found, value, "{name}"); // padding, ignored rows
+            } else {
+                assert_near_size(&name, *found, *value, unit * size);
             }
         }
-        let ignored = u64::from(job.is_ignored(2));
-        let counts = (found.valid_rows, found.nan_rows, found.first_nan_row);
-        assert_eq!(counts, (ROWS as u64 - ignored, 0, None), "{}", job.name);
-        if let Some(rows) = &found.correct_rows {
-            let predictions = found.predictions.as_ref().unwrap();
-            let right = |i: usize| !job.is_ignored(i) && predictions[i] == job.index[i];
-            assert_eq!(*rows, (0..ROWS).map(right).collect::<Vec<_>>());
-            let count = rows.iter().filter(|&&right| right).count() as u64;
-            assert_eq!(found.correct, Some(count));
-        }
+    }
+    let valid = (0..n).filter(|&i| !job.is_ignored(i)).count() as u64;
+    let counts = (found.valid_rows, found.nan_rows, found.first_nan_row);
+    assert_eq!(counts, (valid, 0, None), "{}", job.name);
+    if let (Some(rows), Some(predictions)) = (&found.correct_rows, &found.predictions) {
+        let right = |i: usize| !job.is_ignored(i) && predictions[i] == job.index[i];
+        assert_eq!(*rows, (0..n).map(right).collect::<Vec<_>>(), "{}", job.name);
+        let count = rows.iter().filter(|&&right| right).count() as u64;
+        assert_eq!(found.correct, Some(count), "{}", job.name);
     }
 }
 
