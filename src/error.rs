@@ -309,6 +309,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// There is no room on the host for so many values.
+    pub(crate) fn no_room<T>(what: impl Into<String>, count: usize) -> Error {
+        Error::OutOfMemory {
+            place: "host",
+            what: what.into(),
+            bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
+        }
+    }
+}
+
 fn at_row(row: Option<usize>) -> String {
     row.map_or_else(String::new, |row| format!(" of row {row}"))
 }

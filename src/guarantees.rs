@@ -66,8 +66,14 @@
 //! | promise | test |
 //! |---|---|
 //! | whichever operation of the device fails, and in whatever way, is an error of its kind: no panic, no hang, no wrong result, and the engine says whether it is dead | `faults::in_one_chunk`, `faults::in_many_chunks`, `faults::in_windows_of_rows`, `faults::in_preparing`, `faults::in_binding`, `faults::in_the_self_test`, `faults::in_math_values` |
+//! | each error is raised by a test | `errors::of_problems`, `errors::of_batches`, `errors::of_plans`, `errors::of_buffers`, `errors::of_devices`, `errors::of_systems` |
+//! | every wait has an end, and an engine that waited in vain may go on | `device::waits_have_an_end` |
 //! | a device that drops rows is noticed | `device::rows_that_a_driver_drops_are_an_error` |
-//! | a lost device is an error | `device::a_lost_device_is_an_error` |
+//! | a host call whose submission was not carried out is an error, not an old result | `faults::in_many_chunks`, `faults::in_windows_of_rows` |
+//! | a lost device is an error, borrowed or not | `device::a_lost_device_is_an_error`, `device::a_lost_borrowed_device_is_an_error` |
+//! | in its place comes another one with the same settings and the same bits, and a call may ask for that | `device::a_lost_device_is_renewed` |
+//! | a device with too low limits is refused by name, and one with those of WebGPU serves | `device::a_device_with_the_least_limits` |
+//! | threads that share an engine get the results of one call after the other | `load::threads_on_one_engine_get_the_results_of_one` |
 //! | a source or a sink that fails ends the run with its own words | `stream::sources_and_sinks_may_fail` |
 //! | no driver is no fault: the command computes on the processor and says so | `cli::without_an_adapter` |
 //!
@@ -88,5 +94,6 @@
 //! * Accuracy on a driver that rearranges sums: it is said, and nothing more.
 //! * Anything of a process that is killed without a word (SIGKILL): its output files are whole, and a
 //!   `.softxent-*.tmp` may stay beside them.
-//! * That a driver which lies about waiting is found out: a result that was computed from what an earlier call
-//!   left in memory counts as many rows as it should.
+//! * That a driver is found out which loses bytes that the host wrote: what it computes from what was there
+//!   before has the right number, and as many rows as it should. On the caller's own device the submissions
+//!   are the caller's to watch; the status counts the rows.

@@ -90,7 +90,9 @@
 //!   [`Results::nan_rows`], and leaves the others alone. An ignored row has loss 0 and gradient 0
 //!   whatever its logits hold.
 //! * Results below 2⁻¹²⁶ may be flushed to 0.
-//! * Nothing panics on any input or device fault: every failure is an [`Error`].
+//! * Nothing panics on any input or device fault: every failure is an [`Error`], and every wait has
+//!   [an end](Engine::with_patience). A call that fails leaves nothing behind for the next. An engine whose
+//!   device is gone says so, and [gives another](Engine::renewed).
 
 #![deny(missing_docs)]
 

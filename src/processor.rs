@@ -210,11 +210,7 @@ fn fill<T: Copy>(
 fn reserve<T>(values: &mut Vec<T>, count: usize) -> Result<()> {
     values
         .try_reserve_exact(count)
-        .map_err(|_| Error::OutOfMemory {
-            place: "host",
-            what: "a chunk".to_owned(),
-            bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
-        })
+        .map_err(|_| Error::no_room::<T>("a chunk", count))
 }
 
 /// Hands over the vectors of the rows from `row` on.
@@ -255,14 +251,26 @@ fn give(problem: &Problem, results: &Results<f64>, row: usize, sink: &mut dyn Si
             taken.map_err(failed("results"))?;
         }
     }
-    if let Some(predictions) = &results.predictions {
-        let classes: Vec<i32> = predictions.iter().map(|&class| class as i32).collect();
-        sink.take(Wanted::Predictions, row, Values::Classes(&classes))
-            .map_err(failed("predictions"))?;
+    let predictions = results
+        .predictions
+        .iter()
+        .flat_map(|all| all.chunks(ROUNDED));
+    for (i, some) in predictions.enumerate() {
+        let classes: Vec<i32> = some.iter().map(|&class| class as i32).collect();
+        sink.take(
+            Wanted::Predictions,
+            row + i * ROUNDED,
+            Values::Classes(&classes),
+        )
+        .map_err(failed("predictions"))?;
     }
-    if let Some(correct) = &results.correct_rows {
-        let flags: Vec<u32> = correct.iter().map(|&flag| flag.into()).collect();
-        sink.take(Wanted::Correct, row, Values::Flags(&flags))
+    let correct = results
+        .correct_rows
+        .iter()
+        .flat_map(|all| all.chunks(ROUNDED));
+    for (i, some) in correct.enumerate() {
+        let flags: Vec<u32> = some.iter().map(|&flag| flag.into()).collect();
+        sink.take(Wanted::Correct, row + i * ROUNDED, Values::Flags(&flags))
             .map_err(failed("correct"))?;
     }
     Ok(())

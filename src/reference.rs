@@ -775,11 +775,7 @@ fn each_if<T: Send>(
 /// `value(0)`, `value(1)`, … up to `count` of them, in this order, whoever computes them.
 fn each<T: Send>(count: usize, value: impl Fn(usize) -> T + Sync + Send) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    let refused = |_| Error::OutOfMemory {
-        place: "host",
-        what: "the reference".to_owned(),
-        bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
-    };
+    let refused = |_| Error::no_room::<T>("the reference", count);
     values.try_reserve_exact(count).map_err(refused)?;
     #[cfg(feature = "rayon")]
     (0..count)

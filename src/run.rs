@@ -329,11 +329,7 @@ fn row_windows(prepared: &Prepared, row: usize, columns: usize) -> impl Iterator
 /// A vector of `len` zeros, or an error where the host has no room for it. Untouched memory of a large
 /// one costs nothing until it is written.
 fn zeros<T: bytemuck::Zeroable>(what: &str, len: usize) -> Result<Vec<T>> {
-    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| Error::OutOfMemory {
-        place: "host",
-        what: what.to_owned(),
-        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-    })
+    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| Error::no_room::<T>(what, len))
 }
 
 /// Results of the right lengths, all zeros.

@@ -229,11 +229,7 @@ impl Engine {
         let mut values = Vec::new();
         values
             .try_reserve_exact(count as usize)
-            .map_err(|_| Error::OutOfMemory {
-                place: "host",
-                what: "values".to_owned(),
-                bytes: 4 * u64::from(count),
-            })?;
+            .map_err(|_| Error::no_room::<f32>("values", count as usize))?;
         let mut done = 0;
         while done < count {
             let now = most.min(count - done);
@@ -260,11 +256,16 @@ impl Engine {
         let size = 4 * u64::from(count);
         let [width, height] = pass.workgroups(count, 1, 1, self.profile.max_workgroups);
         let what = "the probes";
-        let nothing = UNWRITTEN.to_ne_bytes().repeat(count as usize);
+        let mut words: Vec<u32> = Vec::new();
+        words
+            .try_reserve_exact(count as usize)
+            .map_err(|_| Error::no_room::<u32>(what, count as usize))?;
+        words.resize(count as usize, UNWRITTEN);
+        let nothing = bytemuck::cast_slice(&words);
         let usage = Usage::STORAGE | Usage::COPY_SRC;
-        let results = self.buffer_with(what, &nothing, usage).await?;
+        let results = self.buffer_with(what, nothing, usage).await?;
         let usage = Usage::MAP_READ | Usage::COPY_DST;
-        let staging = self.buffer_with(what, &nothing, usage).await?;
+        let staging = self.buffer_with(what, nothing, usage).await?;
         let params = bytemuck::bytes_of(&params);
         let uniform = self.buffer_with(what, params, Usage::UNIFORM).await?;
         self.guarded(what, size, |device| {
@@ -293,9 +294,8 @@ impl Engine {
             device.submit(encoder);
         })
         .await?;
-        let mut words = Vec::new();
         self.read_back(&staging, size, |bytes| {
-            words = bytemuck::pod_collect_to_vec(bytes);
+            bytemuck::cast_slice_mut(&mut words).copy_from_slice(bytes);
         })
         .await?;
         if words.contains(&UNWRITTEN) {

@@ -138,15 +138,18 @@ impl<'a> Stream<'a> {
         for slot in [Slot::ClassWeights, Slot::Upstream] {
             let size = size_of(problem, slot, &whole(prepared));
             if let (true, Some(size)) = (is_constant(prepared, slot), size) {
-                let mut values: Vec<f32> = Vec::new();
-                match slot {
-                    Slot::ClassWeights => values.extend(source.class_weights()),
-                    _ => source
-                        .upstream(0..1, &mut |given| values.extend(given))
-                        .map_err(failed("the upstream gradient"))?,
-                }
+                let mut one: Vec<f32> = Vec::new();
+                let values = match slot {
+                    Slot::ClassWeights => source.class_weights(),
+                    _ => {
+                        source
+                            .upstream(0..1, &mut |given| one.extend(given))
+                            .map_err(failed("the upstream gradient"))?;
+                        &one
+                    }
+                };
                 expect(slot.name(), size as usize / 4, values.len())?;
-                let bytes = bytemuck::cast_slice(&values);
+                let bytes = bytemuck::cast_slice(values);
                 let buffer = engine.buffer_with(slot.name(), bytes, Usage::STORAGE);
                 constants.push((slot, buffer.await?));
             }

@@ -121,3 +121,45 @@ fn print(text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+    use super::array::ArrayError;
+
+    /// The variants of an error, and the test that raises each. One more does not compile until it is among
+    /// them.
+    macro_rules! raised {
+        ($list:ident, $error:ident: $($variant:ident by $file:literal $test:literal;)*) => {
+            const $list: &[(&str, &str, &str)] =
+                &[$((stringify!($variant), include_str!($file), $test)),*];
+
+            const _: fn(&$error) = |error| match error {
+                $($error::$variant { .. } => {})*
+            };
+        };
+    }
+
+    raised! { FAILURES, Failure:
+        Usage by "../../tests/it/cli.rs" "usage_errors";
+        Message by "../../tests/it/cli.rs" "refused_inputs_say_what_to_do";
+        Verdict by "../../tests/it/cli.rs" "reduced_accuracy_is_said_and_results_are_given";
+        Array by "../../tests/it/cli.rs" "refused_inputs_say_what_to_do";
+        Library by "../../tests/it/cli.rs" "without_an_adapter";
+        Output by "../../tests/it/cli.rs" "a_full_disk_behind_standard_output_is_a_failure";
+    }
+
+    raised! { OF_ARRAYS, ArrayError:
+        Io by "../../tests/it/cli.rs" "refused_inputs_say_what_to_do";
+        Refused by "../../tests/it/cli.rs" "refused_inputs_say_what_to_do";
+        Memory by "array.rs" "lack_of_memory_is_an_error";
+    }
+
+    #[test]
+    fn each_failure_is_raised_by_a_test() {
+        for (variant, tests, test) in FAILURES.iter().chain(OF_ARRAYS) {
+            let there = tests.contains(&format!("fn {test}()"));
+            assert!(there, "{variant}: there is no test {test}");
+        }
+    }
+}
