@@ -207,7 +207,7 @@ fn params_are_the_same_bytes() {
         predictions_start entropy_start correct_start z_losses_start loss_start z_loss_start
         status_start upstream_stride upstream denominator keep_high keep_low share_high share_low share_unit
         z_loss slope factor unit gone far rebase bound inverse_cap_high inverse_cap_low
-        reserved_0);
+        factor_head factor_rest inverse_cap_head inverse_cap_rest reserved_0);
     assert_eq!(
         host.len() * 4,
         size_of::<Params>(),
