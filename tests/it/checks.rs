@@ -615,6 +615,7 @@ fn scale_and_cap(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         (Shape::Wide, Kind::Index, 33, 0.7, Some(10.1)),
         (Shape::Confident, Kind::Dense, 30, 0.7, Some(47.3)),
         (Shape::Wide, Kind::Index, 40, 7.0, Some(65.0)),
+        (Shape::Masked, Kind::Index, 12, 3.0, Some(100.0)),
         (Shape::Huge, Kind::Dense, 9, 3.0, None),
         (Shape::Huge, Kind::Index, 9, 3.0, Some(30.0)),
     ];

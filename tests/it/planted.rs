@@ -1218,13 +1218,6 @@ pub const BUGS: &[Bug] = &[
         "scale_and_cap",
     ),
     (
-        "what is far does not depend on the scale",
-        WORKGROUP,
-        "< -params.far",
-        "< -52.0",
-        "scale_and_cap",
-    ),
-    (
         "the rounding error of tanh is dropped in the loss",
         WORKGROUP,
         "gap.y += 0.5 * (top.y - here.y);",
@@ -1337,13 +1330,6 @@ pub const BUGS: &[Bug] = &[
         "scale_and_cap",
     ),
     (
-        "the slope of a low cap is flushed a little early",
-        WORKGROUP,
-        "let power = powers(129.0 - n);",
-        "let power = 4.0 * powers(127.0 - n);",
-        "scale_and_cap",
-    ),
-    (
         "the rest of s/c is dropped",
         WORKGROUP,
         "fma(size, vec4<f32>(params.inverse_cap_rest), (size - short) * params.inverse_cap_head)",
@@ -1425,13 +1411,6 @@ pub const BUGS: &[Bug] = &[
         WORKGROUP,
         "let gap = params.unit * max(",
         "let gap = max(",
-        "scale_and_cap",
-    ),
-    (
-        "gaps past the largest f32 are infinite",
-        WORKGROUP,
-        "min(bitcast<vec4<u32>>(whole), vec4<u32>(0x7f7fffffu))",
-        "bitcast<vec4<u32>>(whole)",
         "scale_and_cap",
     ),
     // ---- entropy and predictions
