@@ -298,8 +298,8 @@ pub const BUGS: &[Bug] = &[
     (
         "a stripe's maximum is that of its last slot",
         INVOCATION,
-        "top = max(top, slot_top(slot_of(held[v])));",
-        "top = slot_top(slot_of(held[v]));",
+        "top = max(top, slot_top(slot_of(noted(bits))));",
+        "top = slot_top(slot_of(noted(bits)));",
         "block_maxima",
     ),
     (
