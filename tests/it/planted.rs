@@ -334,7 +334,7 @@ pub const BUGS: &[Bug] = &[
         "a slot's probabilities are relative to its own maximum",
         SHARED,
         "exp_slot(slot, place, done.reference) * done.share;",
-        "exp_slot(slot, reference_of(slot_top(slot), done.reference.base)) * done.share;",
+        "exp_slot(slot, place, reference_of(point(slot_top(slot)), done.reference.base)) * done.share;",
         "block_maxima",
     ),
     (
@@ -607,7 +607,7 @@ pub const BUGS: &[Bug] = &[
         "gaps have no least",
         SHARED,
         "Four(max(max(at, vec4<f32>(least)) - base.x, vec4<f32>(-FAR)), vec4<f32>(0.0))",
-        "Four(max(x, vec4<f32>(least)) - base.x, vec4<f32>(0.0))",
+        "Four(max(at, vec4<f32>(least)) - base.x, vec4<f32>(0.0))",
         "all_sizes",
     ),
     (
