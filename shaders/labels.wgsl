@@ -57,12 +57,16 @@ fn column_weight(row: u32, column: u32) -> f32 {
 }
 
 fn column_weights(row: u32, column: u32, slot: Slot) -> vec4<f32> {
-    let a = vec4<f32>(
-        column_weight(row, column),
-        column_weight(row, column + 1u),
-        column_weight(row, column + 2u),
-        column_weight(row, column + 3u),
-    );
+    let columns = vec4<u32>(column, column + 1u, column + 2u, column + 3u);
+    var a = select(vec4<f32>(0.0), vec4<f32>(params.share_unit), columns < vec4<u32>(params.classes));
+    if LABELS != INDEX || CLASS_WEIGHTS {
+        a = vec4<f32>(
+            column_weight(row, columns.x),
+            column_weight(row, columns.y),
+            column_weight(row, columns.z),
+            column_weight(row, columns.w),
+        );
+    }
     if LABELS != VECTORS {
         if any(slot.masked & (a > vec4<f32>(0.0))) {
             seen |= LOSS_UP;

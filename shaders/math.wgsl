@@ -30,6 +30,11 @@ struct Four {
     low: vec4<f32>,
 }
 
+// The first 12 bits: products of two such are exact.
+fn heads(values: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(values) & vec4<u32>(0xfffff000u));
+}
+
 // a + b and what its rounding lost.
 fn two_sum(a: f32, b: f32) -> vec2<f32> {
     let sum = veil(a + b);
@@ -44,11 +49,16 @@ struct Parts {
     n: vec4<f32>,
 }
 
-// exp of gap.high + gap.low, |gap.high| at most 350, within 1 ULP. gap.low, the rounding error of gap.high,
-// joins the reduced argument; without it, e is off by up to 64 ULP.
+// exp of gap.high + gap.low, |gap.high| at most 350, within 1 ULP. gap.low, the rounding error of gap.high or
+// up to 2^-11 of it, joins the reduced argument; without it, e is off by 64 ULP and more.
 fn exp_parts(gap: Four) -> Parts {
-    let n = round(gap.high * LOG2_E);
+    let n = nearest_power(gap);
     return Parts(1.0 + exp_rest(gap, n), n);
+}
+
+// The n of these.
+fn nearest_power(gap: Four) -> vec4<f32> {
+    return round((gap.high + gap.low) * LOG2_E);
 }
 
 // exp of gap - n·log 2, less 1.
@@ -80,7 +90,7 @@ fn exp_sum(gap: vec2<f32>) -> f32 {
 // The e of `exp_parts` as a sum of two: what its last rounding lost comes second.
 fn exp_mantissa(gap: vec2<f32>) -> vec2<f32> {
     let four = Four(vec4<f32>(gap.x), vec4<f32>(gap.y));
-    let rest = exp_rest(four, round(four.high * LOG2_E)).x;
+    let rest = exp_rest(four, nearest_power(four)).x;
     let e = veil(1.0 + rest);
     return vec2<f32>(e, rest - veil(e - 1.0));
 }

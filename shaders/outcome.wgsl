@@ -21,7 +21,7 @@ fn log_sum_of(row: Outcome) -> vec2<f32> {
 
 // m + L; where m is large, L is no part of it.
 fn lse_of(row: Outcome, log_sum: vec2<f32>) -> vec2<f32> {
-    let m = z_of(point(row.top));
+    let m = z_of(row.top);
     if is_large(m.x) {
         return vec2<f32>(m.x, 0.0);
     }
@@ -31,7 +31,7 @@ fn lse_of(row: Outcome, log_sum: vec2<f32>) -> vec2<f32> {
 // The bits of lse, infinite where it is past the largest f32.
 fn lse_bits(row: Outcome, lse: vec2<f32>) -> u32 {
     let infinite = select(PLUS_INF, MINUS_INF, lse.x < 0.0);
-    return select(bitcast<u32>(lse.x), infinite, is_past(point(row.top)));
+    return select(bitcast<u32>(lse.x), infinite, is_past(row.top));
 }
 
 // A part of the loss: as a sum of two f32 unless it is large, and its bits, which may be those of +inf.

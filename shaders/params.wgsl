@@ -43,7 +43,7 @@ struct Params {
     share_unit: f32,
     // λ.
     z_loss: f32,
-    // From x to z, see `curve/`: s; factor and unit; half of how far below the top exp is 0, and of FAR, in
+    // From x to z, see `curve/`: s; factor and unit; half of how far below the top exp is 0, and all of FAR, in
     // points; from which |point| on a row has a base; from which |x| on tanh is 1; s/c as a sum of two.
     slope: f32,
     factor: f32,
@@ -54,6 +54,11 @@ struct Params {
     bound: f32,
     inverse_cap_high: f32,
     inverse_cap_low: f32,
+    // factor and s/c once more: their first 12 bits, and the rest.
+    factor_head: f32,
+    factor_rest: f32,
+    inverse_cap_head: f32,
+    inverse_cap_rest: f32,
     // The columns of this dispatch, where a row is too wide for one: `first_column` begins a part, and
     // arrays of the shape of the logits, and class weights, begin with it, so their starts are that much
     // less, modulo 2^32. Else 0 and the length of a row.

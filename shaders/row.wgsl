@@ -59,14 +59,14 @@ fn row_of(row: u32, state: RowState, label: Label) -> Row {
         var lse = 0.0;
         var scales = vec2<f32>(over(given, by), 0.0);
         if Z_LOSS {
-            let m = z_of(top.point);
+            let m = z_of(top.x);
             lse = veil(m.x + (m.y + log_sum));
             scales.y = over(given, z_divisor());
         }
         scales *= params.slope;
         pull = row_pull(state, label, inverse, lse, scales);
     }
-    let reference = reference_of(top.x, base_of(top.point));
+    let reference = reference_of(top.point, base_of(top.point));
     return Row(state, label, top, log_sum, inverse, reference, share, pull, bad_scale);
 }
 
@@ -82,7 +82,8 @@ fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
         return;
     }
     let slot = slot_of(bits);
-    let p = exp_slot(slot, done.reference) * done.share;
+    let place = points(slot.x);
+    let p = exp_slot(slot, place, done.reference) * done.share;
     let at = element(row, column);
     let count = min(SLOT, end - column);
     let past = vec4<u32>(column, column + 1u, column + 2u, column + 3u) >= vec4<u32>(params.classes);
@@ -101,7 +102,7 @@ fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
     }
     if WRITES_GRAD {
         let grad = slot_grad(row, column, slot, veil4(p), done.pull, done.label.column);
-        var bits = bitcast<vec4<u32>>(grad * cap_slopes(slot.x));
+        var bits = bitcast<vec4<u32>>(grad * slopes(place));
         bits = select(bits, nan, done.bad_scale || (seen & (POISONED | BAD_LABEL | BAD_WEIGHT)) != 0u);
         bits = select(bits, vec4<u32>(0u), vec4<bool>((seen & IGNORED) != 0u));
         if PADDED {

@@ -92,14 +92,14 @@ const UP = 90.0;
 // Above any lift, for sums without a term.
 const NOTHING_YET = 5000.0;
 
-fn reference_of(top: f32, base: vec2<f32>) -> Reference {
-    let gap = clamp(gaps(vec4<f32>(top), base).high.x, -FAR, FAR);
-    return Reference(base, 127.0 - round(gap * LOG2_E));
+fn reference_of(top: vec2<f32>, base: vec2<f32>) -> Reference {
+    let power = nearest_power(gaps(spread(top), base)).x;
+    return Reference(base, 127.0 - clamp(power, -2.0 * FAR, 2.0 * FAR));
 }
 
 // The e of the maximum itself, as a sum of two.
 fn mantissa_of(top: Peak) -> vec2<f32> {
-    let gap = gaps(vec4<f32>(top.x), base_of(top.point));
+    let gap = gaps(spread(top.point), base_of(top.point));
     return exp_mantissa(vec2<f32>(gap.high.x, gap.low.x));
 }
 

@@ -71,11 +71,11 @@ fn pair_of_slot(e: vec4<f32>) -> vec2<f32> {
     return vec2<f32>(max(high.x, high.y), (low.x + low.y) + min(high.x, high.y));
 }
 
-fn exp_slot(slot: Slot, reference: Reference) -> vec4<f32> {
+fn exp_slot(slot: Slot, at: Points, reference: Reference) -> vec4<f32> {
     if FROM_SOFTMAX {
         return slot.x;
     }
-    let parts = exp_parts(gaps(slot.x, reference.base));
+    let parts = exp_parts(gaps(at, reference.base));
     return select(parts.e * powers(parts.n + reference.lift), vec4<f32>(0.0), slot.masked);
 }
 

@@ -58,7 +58,7 @@ fn team_block(row: u32, start: u32, end: u32) -> RowState {
     note_poison();
     top = from_order_key(team_max(order_key(top)));
     let highest = peak(top);
-    var reference = reference_of(top, base_of(highest.point));
+    var reference = reference_of(highest.point, base_of(highest.point));
     reference.lift += UP;
     var groups: array<Sums, 2>;
     var first = NO_COLUMN;

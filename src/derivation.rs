@@ -363,6 +363,18 @@
 //! `1 − tanh²` is 0 in f32 from a little past `|u|` = 9 on, where `tanh` rounds to 1; the form in `q`
 //! has no difference in it.
 //!
+//! Both come from one reduction, `|u| = n·½·log 2 + r` with `|r|` up to `¼·log 2`, without an exponential: with
+//! `t = tanh(r)`, `h = 1 + t` and `f = 2⁻ⁿ·(1 − t)`, whose quotient `f/h` is `q`,
+//!
+//! ```text
+//! tanh|u| = (1 − q)/(1 + q) = (h − f)/(h + f)          1 − tanh²u = 4q/(1 + q)² = 4·h·f/(h + f)²
+//! ```
+//!
+//! `c·tanh` goes into an exponential, so an error of `tanh` counts `c` times. A cap of 64 and 2⁻³¹, a half
+//! ULP of `exp`, need a few bits more than f32 has: `r`, `h`, `f` and the quotient are sums of two f32,
+//! of which the first have so few bits that their sums and products are exact. Of `t = r − r³/3 + …` only
+//! `r` and `r³` need the care, as `r⁵` is below 2⁻¹². Higher caps take sums of two throughout.
+//!
 //! The product `s·x` of two f32 has 48 bits, and it goes into an exponential: rounded to 24, at
 //! `z` = 80, it is off by up to 4·10⁻⁶, and so is `exp(z − m)`, relatively: 64 half ULPs. So the
 //! kernels carry `z` as a pair `(hi, lo)` of f32, the value and what rounding took from it, and `lo`
@@ -391,6 +403,20 @@
 //! assert_eq!(1.0 - u.tanh() * u.tanh(), 0.0);
 //! // 4q but for a term of q² and a few roundings, and q = exp(−24) with one of 24 in its argument.
 //! approx::assert_relative_eq!(row.slope(0), 4.0 * f64::exp(-24.0), max_relative = 3.0 * f64::exp(-24.0));
+//!
+//! // The reduction, in f64.
+//! for u in [1e-9_f64, 0.1, 0.2, 1.0, 5.0, 20.0] {
+//!     let half_log_2 = 0.5 * 2_f64.ln();
+//!     let n = (u / half_log_2).round();
+//!     let t = (u - n * half_log_2).tanh();
+//!     let (h, f) = (1.0 + t, (-n).exp2() * (1.0 - t));
+//!     let q = (-2.0 * u).exp();
+//!     // The reduction is off by an ε of u, which counts twice in q, and a dozen roundings follow.
+//!     let few = (2.0 * u + 12.0) * f64::EPSILON;
+//!     approx::assert_abs_diff_eq!((h - f) / (h + f), u.tanh(), epsilon = few);
+//!     let slope = 4.0 * q / (1.0 + q).powi(2);
+//!     approx::assert_relative_eq!(4.0 * h * f / (h + f).powi(2), slope, max_relative = few);
+//! }
 //! ```
 //!
 //! ## 9. The Jacobian product, and the Hessian

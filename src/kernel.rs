@@ -229,6 +229,8 @@ pub struct Options {
     pub smoothed: bool,
     /// Whether there is a z-loss.
     pub z_loss: bool,
+    /// Whether a softcap is one that takes less than 2⁻⁴⁴ of accuracy.
+    pub low_cap: bool,
     /// Whether the upstream gradient is in a buffer.
     pub upstream: bool,
     /// Whether the denominator is in the parameters.
@@ -256,6 +258,7 @@ impl Options {
         class_weights: false,
         smoothed: false,
         z_loss: false,
+        low_cap: false,
         upstream: false,
         denominator_known: false,
         from_softmax: false,
@@ -287,6 +290,7 @@ impl fmt::Display for Options {
             when(self.class_weights, "weighted"),
             when(self.smoothed, "smoothed"),
             when(self.z_loss, "z_loss"),
+            when(self.low_cap, "low_cap"),
             when(self.losses, "losses"),
             when(self.lse, "lse"),
             when(self.predictions, "predictions"),
@@ -534,6 +538,10 @@ pub struct Params {
     pub bound: f32,
     pub inverse_cap_high: f32,
     pub inverse_cap_low: f32,
+    pub factor_head: f32,
+    pub factor_rest: f32,
+    pub inverse_cap_head: f32,
+    pub inverse_cap_rest: f32,
     pub first_column: u32,
     pub end_column: u32,
     pub reserved_0: u32,
@@ -565,6 +573,13 @@ impl Params {
         };
         let per_cap = f64::from(slope) / f64::from(problem.softcap().unwrap_or(1.0));
         let [inverse_cap_high, inverse_cap_low] = pair(per_cap);
+        // Products of two numbers of 12 bits are exact.
+        let short = |value: f64| {
+            let head = f32::from_bits((value as f32).to_bits() & 0xffff_f000);
+            [head, (value - f64::from(head)) as f32]
+        };
+        let [factor_head, factor_rest] = short(f64::from(factor));
+        let [inverse_cap_head, inverse_cap_rest] = short(per_cap);
         let most = f64::from(f32::MAX);
         Params {
             classes: problem.classes() as u32,
@@ -586,12 +601,16 @@ impl Params {
             unit,
             // exp is 0 from -104 on.
             gone: (52.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
-            far: (500.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
+            far: (1000.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
             rebase: (208.0 / (f64::from(factor) * f64::from(unit))).min(most) as f32,
             // tanh(52) is 1, and so is it within 2^-149 beyond.
             bound: (52.0 / per_cap).min(most) as f32,
             inverse_cap_high,
             inverse_cap_low,
+            factor_head,
+            factor_rest,
+            inverse_cap_head,
+            inverse_cap_rest,
             ..Params::default()
         }
     }

@@ -281,10 +281,12 @@ impl Pass {
         let lse = flag("WITH_LSE", options.lse);
         let predictions = flag("WITH_PREDICTIONS", options.predictions);
         let known = flag("DENOMINATOR_KNOWN", options.denominator_known);
+        let low_cap = |curve| (curve == Curve::Capped).then(|| flag("LOW_CAP", options.low_cap));
         match self.variant {
             Variant::Row {
                 kernel,
                 exchange,
+                curve,
                 sums,
                 finishes,
                 ..
@@ -310,6 +312,7 @@ impl Pass {
                     flag("WRITES_GRAD", options.grad != GradOutput::None),
                     flag("GRAD_OVER_LOGITS", options.grad == GradOutput::OverLogits),
                 ];
+                constants.extend(low_cap(curve));
                 if sums == Sums::Full {
                     constants.push(flag("WITH_ENTROPY", options.entropy));
                 }
@@ -334,8 +337,8 @@ impl Pass {
                 constants
             }
             Variant::CountLabels => vec![size, class_weights],
-            Variant::FinishRows(_) => {
-                vec![
+            Variant::FinishRows(curve) => {
+                let mut constants = vec![
                     size,
                     labels,
                     class_weights,
@@ -344,9 +347,11 @@ impl Pass {
                     losses,
                     lse,
                     predictions,
-                ]
+                ];
+                constants.extend(low_cap(curve));
+                constants
             }
-            Variant::MoreRows(_) => vec![size],
+            Variant::MoreRows(curve) => [size].into_iter().chain(low_cap(curve)).collect(),
             Variant::ShuffleTest => vec![team],
             Variant::MathTest => vec![size],
             Variant::RoundDenominator | Variant::Reduce => vec![known],
@@ -779,6 +784,16 @@ fn curve(problem: &Problem) -> Curve {
     }
 }
 
+/// Whether `low_points` of `shaders/curve/capped.wgsl` will do: errors of z are 2⁻³¹ of the cap, and s/c and its
+/// rest are normal numbers.
+fn has_low_cap(problem: &Problem) -> bool {
+    const LARGEST: f32 = 64.0;
+    problem.softcap().is_some_and(|cap| {
+        let per_cap = f64::from(problem.logit_scale()) / f64::from(cap);
+        cap <= LARGEST && (1e-30..1e30).contains(&per_cap)
+    })
+}
+
 /// What the options of a problem are when its shaders are compiled; no outputs yet.
 fn options(problem: &Problem, device: &DeviceProfile) -> Options {
     Options {
@@ -797,6 +812,7 @@ fn options(problem: &Problem, device: &DeviceProfile) -> Options {
         class_weights: problem.class_weights(),
         smoothed: problem.label_smoothing() != 0.0,
         z_loss: problem.z_loss() != 0.0,
+        low_cap: has_low_cap(problem),
         upstream: !matches!(problem.upstream(), Upstream::Number(_)),
         denominator_known: !counts(problem) && problem.denominator() != Denominator::Buffer,
         from_softmax: problem.from_softmax(),

@@ -1,17 +1,31 @@
 // z is x. See `curve/capped.wgsl` for what the functions say of a curve.
 
+alias Points = vec4<f32>;
+
 fn point(x: f32) -> vec2<f32> {
     return vec2<f32>(x, 0.0);
 }
 
-fn cap_slopes(x: vec4<f32>) -> vec4<f32> {
+fn points(x: vec4<f32>) -> Points {
+    return x;
+}
+
+fn spread(point: vec2<f32>) -> Points {
+    return vec4<f32>(point.x);
+}
+
+fn slopes(at: Points) -> vec4<f32> {
     return vec4<f32>(1.0);
 }
 
-fn gaps(x: vec4<f32>, base: vec2<f32>) -> Four {
+fn gaps(at: Points, base: vec2<f32>) -> Four {
     // Below this the difference could overflow.
     let least = max(base.x, 0.0) + LOWEST;
-    return Four(max(max(x, vec4<f32>(least)) - base.x, vec4<f32>(-FAR)), vec4<f32>(0.0));
+    return Four(max(max(at, vec4<f32>(least)) - base.x, vec4<f32>(-FAR)), vec4<f32>(0.0));
+}
+
+fn half_gaps(at: Points, top: vec2<f32>) -> vec4<f32> {
+    return 0.5 * top.x - 0.5 * at;
 }
 
 fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
@@ -24,10 +38,10 @@ fn half_gap_pair(here: vec2<f32>, top: vec2<f32>) -> vec2<f32> {
     return two_sum(0.5 * top.x, -0.5 * here.x);
 }
 
-fn z_of(here: vec2<f32>) -> vec2<f32> {
-    return here;
+fn z_of(x: f32) -> vec2<f32> {
+    return vec2<f32>(x, 0.0);
 }
 
-fn is_past(here: vec2<f32>) -> bool {
+fn is_past(x: f32) -> bool {
     return false;
 }

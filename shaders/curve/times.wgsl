@@ -8,20 +8,6 @@ fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
     return veil(select(exp_sum(times_factor(pair_of(gap.x, gap.y))), 0.0, gone));
 }
 
-// A loop, because compilers take their time over four copies of this.
-fn gaps(x: vec4<f32>, base: vec2<f32>) -> Four {
-    var all: Four;
-    for (var i = 0u; i < 4u; i += 1u) {
-        let here = point(x[i]);
-        let gone = 0.5 * here.x - 0.5 * base.x < -params.far;
-        let gap = vec2<f32>(select(here.x, base.x, gone) - base.x, here.y - base.y);
-        let z = times_factor(params.unit * pair_of(gap.x, gap.y));
-        all.high[i] = select(z.x, -FAR, gone);
-        all.low[i] = select(z.y, 0.0, gone);
-    }
-    return all;
-}
-
 fn times_factor(gap: vec2<f32>) -> vec2<f32> {
     let product = two_product(gap.x, params.factor);
     return pair_of(product.x, veil(product.y + veil(gap.y * params.factor)));
@@ -37,11 +23,11 @@ fn half_gap_pair(here: vec2<f32>, top: vec2<f32>) -> vec2<f32> {
     return times_factor(params.unit * pair_of(gap.x, gap.y));
 }
 
-fn is_past(here: vec2<f32>) -> bool {
+fn is_past_point(here: vec2<f32>) -> bool {
     return (bitcast<u32>(veil(veil(here.x * params.unit) * params.factor)) & EXPONENT) == EXPONENT;
 }
 
-fn z_of(here: vec2<f32>) -> vec2<f32> {
+fn z_of_point(here: vec2<f32>) -> vec2<f32> {
     let whole = veil(veil(here.x * params.unit) * params.factor);
     if is_large(whole) {
         return vec2<f32>(saturated(whole), 0.0);

@@ -15,12 +15,16 @@ override RESIDENT: bool = false;
 
 var<private> held: array<vec4<u32>, LANES>;
 
-fn read_stripe(row: u32, start: u32, end: u32) -> f32 {
+// Its maximum, LOWEST where `again` says that it is known.
+fn read_stripe(row: u32, start: u32, end: u32, again: bool) -> f32 {
     var top = LOWEST;
     var window = window_at(row, start, end);
     for (var v = 0u; v < SLOTS; v += 1u) {
-        held[v] = noted(next_bits(&window, row, start + SLOT * v, end));
-        top = max(top, slot_top(slot_of(held[v])));
+        let bits = next_bits(&window, row, start + SLOT * v, end);
+        held[v] = bits;
+        if !again {
+            top = max(top, slot_top(slot_of(noted(bits))));
+        }
     }
     return top;
 }
@@ -28,7 +32,7 @@ fn read_stripe(row: u32, start: u32, end: u32) -> f32 {
 fn block_top(row: u32, start: u32, end: u32) -> f32 {
     var top = LOWEST;
     for (var stripe = start; stripe < end; stripe += STRIPE) {
-        top = max(top, read_stripe(row, stripe, end));
+        top = max(top, read_stripe(row, stripe, end, false));
     }
     return top;
 }
@@ -64,12 +68,12 @@ fn block_state(row: u32, start: u32, end: u32) -> RowState {
         lanes = array<Sums, LANES>();
         var reference = Reference(base, NOTHING_YET);
         for (var stripe = start; stripe < end; stripe += STRIPE) {
-            top = max(top, read_stripe(row, stripe, end));
-            let raised = reference_of(top, base);
+            top = max(top, read_stripe(row, stripe, end, TOP_FIRST));
+            let highest = peak(top);
+            let raised = reference_of(highest.point, base);
             let by = powers(vec4<f32>(127.0 + raised.lift - reference.lift)).x;
             reference = raised;
             let up = Reference(base, raised.lift + UP);
-            let highest = peak(top);
             for (var v = 0u; v < SLOTS; v += 1u) {
                 let sums = slot_sums(row, stripe + SLOT * v, slot_of(held[v]), highest, up);
                 lanes[v] = add_sums(lowered(lanes[v], by), sums);

@@ -13,7 +13,8 @@ const TOP_FIRST = true;
 override WITH_ENTROPY: bool = false;
 
 fn slot_sums(row: u32, column: u32, slot: Slot, top: Peak, reference: Reference) -> Sums {
-    let e = exp_slot(slot, reference);
+    let at = points(slot.x);
+    let e = exp_slot(slot, at, reference);
     let pair = pair_of_slot(e);
     // Without the lift of the pairs, lest products overflow.
     let weight = e * select(0x1p-90f, 1.0, FROM_SOFTMAX);
@@ -21,10 +22,7 @@ fn slot_sums(row: u32, column: u32, slot: Slot, top: Peak, reference: Reference)
         let v = column_weights(row, column, slot);
         return Sums(vec3<f32>(pair, 0.0), vec3<f32>(fold_slot(veil4(weight * v)), 0.0, 0.0));
     }
-    var gap = vec4<f32>(0.0);
-    for (var i = 0u; i < SLOT; i += 1u) {
-        gap[i] = select(half_gap(point(slot.x[i]), top.point), 0.0, slot.masked[i]);
-    }
+    let gap = select(half_gaps(at, top.point), vec4<f32>(0.0), slot.masked);
     var entropy = 0.0;
     if WITH_ENTROPY {
         // Where e is not 0 the gap is below 105.

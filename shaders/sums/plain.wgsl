@@ -7,7 +7,7 @@ alias Sums = vec2<f32>;
 const TOP_FIRST = false;
 
 fn slot_sums(row: u32, column: u32, slot: Slot, top: Peak, reference: Reference) -> Sums {
-    return pair_of_slot(exp_slot(slot, reference));
+    return pair_of_slot(exp_slot(slot, points(slot.x), reference));
 }
 
 fn add_sums(a: Sums, b: Sums) -> Sums {

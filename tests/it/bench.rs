@@ -17,6 +17,10 @@ fn usage_errors() {
         ("bench --op median", "softmax-backward"),
         ("bench --dtype f64", "there is: f32, f16, bf16"),
         ("bench --labels soft", "index, dense"),
+        (
+            "bench --options cap",
+            "plain, scale, softcap, smoothing, z-loss, weights, all",
+        ),
         ("bench --kernel fast", "there is: planned, all, row_per_"),
         ("bench --preset huge", "quick, small, vocab, full"),
         ("bench --classes 2,0", "0 is not in 1..=2147483647"),
@@ -100,8 +104,8 @@ fn every_file_has_every_case() {
     for expected in [
         "\ncold start  ",
         "\nrecording   ",
-        "\nop                dtype ",
-        "\nloss-grad         f32            8        10  row_per_invocation ",
+        "\nop                   dtype ",
+        "\nloss-grad            f32            8        10  row_per_invocation ",
         skipped,
         "\n1 of 2 cases verified, 1 skipped\n",
         "\ncopy ",
@@ -129,7 +133,7 @@ fn every_file_has_every_case() {
     for case in [timed, not_timed] {
         assert_eq!(
             keys(case),
-            "bytes chosen classes dtype gigabytes_per_second kernel labels op rows runs seconds share skipped \
+            "bytes chosen classes dtype gigabytes_per_second kernel labels op options rows runs seconds share skipped \
              spread verified verified_with wrong yardstick yardstick_bytes_per_second"
         );
     }
@@ -162,14 +166,14 @@ fn every_file_has_every_case() {
     assert!(comments[3].contains(skipped), "{}", comments[3]);
     assert_eq!(
         lines[0],
-        "adapter,driver,rows,classes,op,dtype,labels,kernel,chosen,seconds,spread,runs,clock,bytes,\
+        "adapter,driver,rows,classes,op,dtype,labels,options,kernel,chosen,seconds,spread,runs,clock,bytes,\
          gigabytes_per_second,yardstick_bytes_per_second,share"
     );
     let quoted = |key: &str| format!("\"{}\",", report[key].as_str().unwrap());
     let names = quoted("adapter") + &quoted("driver");
     let rest = lines[1].strip_prefix(&names).unwrap();
     assert!(
-        rest.starts_with("8,10,loss-grad,f32,index,row_per_invocation,true,"),
+        rest.starts_with("8,10,loss-grad,f32,index,plain,row_per_invocation,true,"),
         "{rest}"
     );
     assert_eq!(rest.split(',').count(), lines[0].split(',').count() - 2);

@@ -611,6 +611,13 @@ fn scale_and_cap(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         (Shape::Huge, Kind::Index, 4, 3.0, None),
         (Shape::Normal, Kind::Dense, 1030, 30.0, None),
         (Shape::Wide, Kind::Dense, 40, 3.0, Some(30.0)),
+        // Numbers of more than 12 bits; a cap that is not low, whose slopes nearly vanish.
+        (Shape::Wide, Kind::Index, 33, 0.7, Some(10.1)),
+        (Shape::Confident, Kind::Dense, 30, 0.7, Some(47.3)),
+        (Shape::Wide, Kind::Index, 40, 7.0, Some(65.0)),
+        (Shape::Masked, Kind::Index, 12, 3.0, Some(100.0)),
+        (Shape::Huge, Kind::Dense, 9, 3.0, None),
+        (Shape::Huge, Kind::Index, 9, 3.0, Some(30.0)),
     ];
     let cases = jobs.map(|(shape, kind, k, scale, cap)| {
         let mut case = generate(shape, kind, 12, k);
@@ -621,7 +628,19 @@ fn scale_and_cap(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         case.name += &format!(" scale {scale} cap {cap:?}");
         case
     });
-    all_agree(engine, kernel, cases)
+    all_agree(engine, kernel, cases.into_iter().chain([whole_curve()]))
+}
+
+/// From where a cap is not felt to where tanh is 1 and its slope vanishes, of the largest of the low caps.
+fn whole_curve() -> Case {
+    let mut case = generate(Shape::Normal, Kind::Index, 700, 2);
+    case.softcap = Some(64.0);
+    for (i, row) in case.logits.chunks_mut(2).enumerate() {
+        let u = (i as f32 / 50.0 - 8.0).exp2();
+        row.copy_from_slice(&[64.0 * u, if i % 2 == 0 { 0.0 } else { -96.0 * u }]);
+    }
+    case.name += " along the cap of 64";
+    case
 }
 
 /// From 0 to log K, with masked classes, ties, and maxima that rise from block to block.

@@ -207,7 +207,8 @@ fn params_are_the_same_bytes() {
         predictions_start entropy_start correct_start z_losses_start loss_start z_loss_start
         status_start upstream_stride upstream denominator keep_high keep_low share_high share_low share_unit
         z_loss slope factor unit gone far rebase bound inverse_cap_high inverse_cap_low
-        first_column end_column reserved_0 reserved_1 reserved_2);
+        factor_head factor_rest inverse_cap_head inverse_cap_rest first_column end_column reserved_0
+        reserved_1 reserved_2);
     assert_eq!(
         host.len() * 4,
         size_of::<Params>(),

@@ -302,7 +302,7 @@ fn plans_are_these() {
             loss_grad(32, 7680).softcap(30.0),
             SOFTWARE,
             format!(
-                "1×546: {count}, row_per_invocation/capped/vectors/finishes/index/grad 16, reduce 32"
+                "1×546: {count}, row_per_invocation/capped/vectors/finishes/index/low_cap/grad 16, reduce 32"
             ),
         ),
         (
@@ -310,7 +310,7 @@ fn plans_are_these() {
             loss_grad(32, 7681).softcap(30.0),
             SOFTWARE,
             format!(
-                "1×546: {count}, row_per_subgroup/capped/shuffle/shifted/finishes/index/grad 16, reduce 32"
+                "1×546: {count}, row_per_subgroup/capped/shuffle/shifted/finishes/index/low_cap/grad 16, reduce 32"
             ),
         ),
         (
@@ -318,7 +318,7 @@ fn plans_are_these() {
             loss_grad(32, 32_768).softcap(30.0),
             SOFTWARE,
             format!(
-                "1×128: {count}, row_per_subgroup/capped/shuffle/vectors/finishes/index/grad 16, reduce 32"
+                "1×128: {count}, row_per_subgroup/capped/shuffle/vectors/finishes/index/low_cap/grad 16, reduce 32"
             ),
         ),
         (
@@ -326,7 +326,7 @@ fn plans_are_these() {
             loss_grad(32, 32_772).softcap(30.0),
             SOFTWARE,
             format!(
-                "1×127: {count}, split_row_states/capped/shuffle/vectors/index 16, split_row_merge/capped/vectors/finishes/index 16, split_row_apply/capped/vectors/index/grad 64, reduce 32"
+                "1×127: {count}, split_row_states/capped/shuffle/vectors/index/low_cap 16, split_row_merge/capped/vectors/finishes/index/low_cap 16, split_row_apply/capped/vectors/index/low_cap/grad 64, reduce 32"
             ),
         ),
         (
@@ -652,7 +652,7 @@ fn plans_with_options_are_these() {
             WEBGPU,
             format!(
                 "1×419430: {count}, {}, finish_rows/capped/index/predictions 64, more_rows/capped 64, reduce 32",
-                cut("/capped/index/predictions/grad")
+                cut("/capped/index/low_cap/predictions/grad")
             ),
         ),
         // The widest array decides how many rows fit: the gradient of 4 bytes,

@@ -19,6 +19,10 @@ const BEGIN_RATIOS: &str =
 const RATES: &str = "benches/results/2026-11-25_llvmpipe_throughput.csv";
 const BEGIN_RATES: &str =
     "<!-- Made from the results of `softxent bench` by tests/it/readme.rs -->\n";
+/// What `softxent bench --options --csv` said.
+const OPTIONS: &str = "benches/results/2026-11-26_llvmpipe_options.csv";
+const BEGIN_OPTIONS: &str =
+    "<!-- Made from the results of `softxent bench --options` by tests/it/readme.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn path(name: &str) -> String {
@@ -314,6 +318,43 @@ fn rates(file: &str) -> String {
     lines.join("\n") + "\n"
 }
 
+/// What options cost: GB/s, and that as a share of the same labels without any.
+fn options(file: &str) -> String {
+    let csv = Csv::read(file);
+    let rate = |labels: &str, options: &str| -> f64 {
+        let here = |line: &&HashMap<String, String>| {
+            line["labels"] == labels && line["options"] == options
+        };
+        let line = csv.lines.iter().find(here);
+        let line = line.unwrap_or_else(|| panic!("{file}: no {labels} with {options}"));
+        line["gigabytes_per_second"].parse().unwrap()
+    };
+    let mut lines = vec![
+        "| options | index labels | dense labels |".to_owned(),
+        "|---|---|---|".to_owned(),
+    ];
+    let mut seen = Vec::new();
+    for line in &csv.lines {
+        let options = &line["options"];
+        if seen.contains(options) {
+            continue;
+        }
+        seen.push(options.clone());
+        let cell = |labels| {
+            let (found, plain) = (rate(labels, options), rate(labels, "plain"));
+            format!(" {} GB/s, {:.0} % |", short(found), 100.0 * found / plain)
+        };
+        lines.push(format!("| {options} |{}{}", cell("index"), cell("dense")));
+    }
+    let first = &csv.lines[0];
+    lines.push(String::new());
+    lines.push(format!(
+        "<sub>{}, {}, {} × {} f32, 2026-11-26; `{}`; all of it: [{file}]({file}).</sub>",
+        first["adapter"], first["driver"], first["rows"], first["classes"], csv.comment,
+    ));
+    lines.join("\n") + "\n"
+}
+
 /// Puts a table between its marks into the README, or compares.
 fn current(begin: &str, indent: &str, table: &str) {
     let readme = read("README.md");
@@ -338,6 +379,7 @@ fn the_tables_of_the_readme() {
     current(BEGIN, "  ", &table(CHECK));
     current(BEGIN_RATIOS, "", &ratios(PEERS));
     current(BEGIN_RATES, "", &rates(RATES));
+    current(BEGIN_OPTIONS, "", &options(OPTIONS));
 }
 
 /// Each line of the guarantees names a test, and each test that it names exists.

@@ -7,7 +7,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 use softxent::{AdapterChoice, Dtype, MOST_CLASSES, Strategy};
 
-use super::cases::{Kernel, LabelsOf, Op, Preset};
+use super::cases::{Kernel, LabelsOf, Op, Preset, With};
 use crate::cli::args::adapter;
 
 pub const BENCH_EXAMPLES: &str = "\
@@ -21,8 +21,10 @@ Examples:
     softxent bench --preset vocab --csv bench.csv --md bench.md --svg bench.svg
   One shape, every kernel:
     softxent bench --rows 4096 --classes 1000 --op loss-grad --kernel all
+  What options cost:
+    softxent bench --classes 1024 --op loss-grad --options plain,scale,softcap,smoothing,z-loss,weights,all
 
-Presets, of which --op, --dtype, --labels, --rows and --classes replace one axis each:
+Presets, of which --op, --dtype, --labels, --options, --rows and --classes replace one axis each:
   quick   loss-grad from 2 to 262144 classes, loss and softmax at three of them; f32
   small   softmax, loss and loss-grad from 2 to 100 classes; f32 and bf16
   vocab   loss and loss-grad from 32000 to 262144 classes, also for few rows; f32 and bf16
@@ -31,11 +33,14 @@ Presets, of which --op, --dtype, --labels, --rows and --classes replace one axis
 Ops: softmax; loss, a mean; loss-grad, the mean and its gradient; softmax-backward, p·(v − <p, v>). In f16 and \
 bf16 softmax and gradients are stored alike; dense labels and vectors v are f32.
 
+Options, at values that are usual in training: scale 0.7, softcap 30, smoothing 0.1, z-loss 1e-4, class weights \
+from 0.5 to 1.5, or all of these; an op is left out where it cannot have them.
+
 Before a case is timed its results are verified, without the f64 reference of `softxent check`: no row is \
 NaN and every row counts; another kernel, where the device has one for the shape, gives the same bits; the \
-sum of each row of softmax is 1 and that of each gradient 0, as near as the promised accuracy of each value \
-and its rounding imply; the loss is that of the plain formula in f64, which loses nothing on logits as \
-harmless as these, N(0, 1). What fails is printed, and the exit code is 1.
+loss, and the sum of each row of softmax or gradient, are those of the plain formulas in f64, which lose nothing \
+on logits as harmless as these, N(0, 1), as near as the promised accuracy of each value and its rounding imply. \
+What fails is printed, and the exit code is 1.
 
 Times are of the device's clock where it can be read, else of the host's, which is said. One job is timed at \
 a time, all its passes together, in up to 64 sets of buffers that take turns, so that the cache of one run \
@@ -45,9 +50,9 @@ the median. GB/s counts the bytes that no kernel can do without: each matrix onc
 rate is given as a share of that of a copy between buffers of the same size, or, for loss alone, of a shader \
 that only reads.
 
-Columns of --csv: adapter, driver, rows, classes, op, dtype, labels, kernel, chosen (by the planner), seconds, \
-spread, runs, clock, bytes, gigabytes_per_second, yardstick_bytes_per_second, share. What does not fit the device \
-is a comment there. --json has the same, what it takes to open the device (cold_start) and to record a step \
+Columns of --csv: adapter, driver, rows, classes, op, dtype, labels, options, kernel, chosen (by the planner), \
+seconds, spread, runs, clock, bytes, gigabytes_per_second, yardstick_bytes_per_second, share. What does not fit \
+the device is a comment there. --json has the same, what it takes to open the device (cold_start) and to record a step \
 (recording), and for each case what it was verified with, or why it was skipped or is wrong.
 
 Exit codes: 0 done, 1 a case is wrong or could not be measured, 2 wrong usage.";
@@ -69,6 +74,9 @@ pub struct BenchArgs {
     /// What the labels of a loss are
     #[arg(long, value_enum, value_delimiter = ',', value_name = "index,dense", help_heading = AXES)]
     pub labels: Vec<LabelsOf>,
+    /// Which options are on
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "plain,scale,…", help_heading = AXES)]
+    pub options: Vec<With>,
     /// Rows, instead of as many as --megabytes hold
     #[arg(
         long,

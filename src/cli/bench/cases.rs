@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use softxent::plan::DeviceProfile;
-use softxent::{Dtype, Error, Plan, Problem, Strategy, Upstream, Wanted};
+use softxent::{Dtype, Error, Plan, Problem, ProblemBuilder, Strategy, Upstream, Wanted};
 
 use super::args::BenchArgs;
 
@@ -53,6 +53,66 @@ impl LabelsOf {
     }
 }
 
+/// Which options are on, at values that are usual in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum With {
+    Plain,
+    Scale,
+    Softcap,
+    Smoothing,
+    ZLoss,
+    Weights,
+    All,
+}
+
+pub const SCALE: f32 = 0.7;
+pub const SOFTCAP: f32 = 30.0;
+pub const SMOOTHING: f32 = 0.1;
+pub const Z_LOSS: f32 = 1e-4;
+
+impl With {
+    pub fn name(self) -> &'static str {
+        match self {
+            With::Plain => "plain",
+            With::Scale => "scale",
+            With::Softcap => "softcap",
+            With::Smoothing => "smoothing",
+            With::ZLoss => "z-loss",
+            With::Weights => "weights",
+            With::All => "all",
+        }
+    }
+
+    /// Whether an option is one of these.
+    pub fn has(self, option: With) -> bool {
+        self == option || self == With::All
+    }
+
+    /// Whether an op can have them: all but two are of losses.
+    fn suits(self, op: Op) -> bool {
+        match self {
+            With::Plain => true,
+            With::Scale | With::Softcap => op != Op::SoftmaxBackward,
+            With::Smoothing | With::ZLoss | With::Weights | With::All => op.has_loss(),
+        }
+    }
+
+    fn set(self, problem: ProblemBuilder) -> ProblemBuilder {
+        type Set = fn(ProblemBuilder) -> ProblemBuilder;
+        let options: [(With, Set); 5] = [
+            (With::Scale, |problem| problem.logit_scale(SCALE)),
+            (With::Softcap, |problem| problem.softcap(SOFTCAP)),
+            (With::Smoothing, |problem| {
+                problem.label_smoothing(SMOOTHING)
+            }),
+            (With::ZLoss, |problem| problem.z_loss(Z_LOSS)),
+            (With::Weights, ProblemBuilder::class_weights),
+        ];
+        let on = options.into_iter().filter(|&(option, _)| self.has(option));
+        on.fold(problem, |problem, (_, set)| set(problem))
+    }
+}
+
 /// Who owns a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
@@ -68,6 +128,7 @@ pub struct Case {
     pub dtype: Dtype,
     /// Of a loss.
     pub labels: Option<LabelsOf>,
+    pub options: With,
     pub rows: usize,
     pub classes: usize,
 }
@@ -92,6 +153,7 @@ impl Case {
             Some(LabelsOf::Index) => problem.index_labels(-100),
             Some(LabelsOf::Dense) => problem.dense_labels(),
         };
+        let problem = self.options.set(problem);
         problem.dtype(self.dtype).same_dtype_out(true).build()
     }
 
@@ -153,12 +215,17 @@ impl Case {
         Ok(plan)
     }
 
-    /// The op, and its labels if they are not the usual ones.
+    /// The op, its labels if they are not the usual ones, and its options.
     pub fn job(&self) -> String {
-        match self.labels {
-            Some(LabelsOf::Dense) => format!("{} dense", self.op.name()),
-            _ => self.op.name().to_owned(),
+        let mut job = self.op.name().to_owned();
+        if self.labels == Some(LabelsOf::Dense) {
+            job += " dense";
         }
+        if self.options != With::Plain {
+            job += " ";
+            job += self.options.name();
+        }
+        job
     }
 
     /// What it is called in messages.
@@ -305,15 +372,18 @@ pub fn cases(args: &BenchArgs, megabytes: u32) -> Vec<Case> {
                     for (rows, classes) in shapes(args, grid.shapes) {
                         let row_bytes = u64::from(classes) * dtype.size() as u64;
                         let filled = (u64::from(megabytes) << 20) / row_bytes;
-                        let case = Case {
-                            op,
-                            dtype,
-                            labels: op.has_loss().then_some(labels),
-                            rows: rows.map_or(filled.max(1) as usize, |rows| rows as usize),
-                            classes: classes as usize,
-                        };
-                        if !cases.contains(&case) {
-                            cases.push(case);
+                        for &options in given(&args.options, &[With::Plain]) {
+                            let case = Case {
+                                op,
+                                dtype,
+                                labels: op.has_loss().then_some(labels),
+                                options,
+                                rows: rows.map_or(filled.max(1) as usize, |rows| rows as usize),
+                                classes: classes as usize,
+                            };
+                            if options.suits(op) && !cases.contains(&case) {
+                                cases.push(case);
+                            }
                         }
                     }
                 }

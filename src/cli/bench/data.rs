@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use softxent::Dtype;
 use softxent::half::{bf16, f16};
 
-use super::cases::{Case, LabelsOf, Op};
+use super::cases::{Case, LabelsOf, Op, SCALE, SMOOTHING, SOFTCAP, With, Z_LOSS};
 use crate::cli::random::Rng;
 
 const LENGTH: usize = 65_521;
@@ -56,54 +56,147 @@ impl Data {
 
     /// The class of each row, anywhere.
     pub fn labels(&self) -> Vec<i32> {
-        (0..self.case.rows).map(|row| self.label(row)).collect()
+        let rows = 0..self.case.rows;
+        rows.map(|row| self.label(row) as i32).collect()
     }
 
-    fn label(&self, row: usize) -> i32 {
-        // Fibonacci hashing: D. Knuth, The Art of Computer Programming, 3, 6.4.
-        let hash = (row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-        (hash % self.case.classes as u64) as i32
+    fn label(&self, row: usize) -> usize {
+        hash(row) % self.case.classes
     }
 
-    /// The largest |v|, or what the label weights of a row add up to, at most.
-    pub fn largest_beside(&self) -> f64 {
-        match self.case.op {
-            Op::SoftmaxBackward => {
-                let sizes = self.beside.iter().map(|v| f64::from(v.abs()));
-                sizes.fold(0.0, f64::max)
-            }
-            _ => self.case.classes as f64 * f64::from(self.scale),
+    /// The weight of a class: from 0.5 to 1.5.
+    fn class_weight(&self, class: usize) -> f32 {
+        match self.case.options.has(With::Weights) {
+            true => 0.5 + (hash(class) % 1024) as f32 / 1024.0,
+            false => 1.0,
         }
     }
 
-    /// The mean loss by the plain formula in f64: of N(0, 1) it loses no digit that matters.
-    pub fn mean_loss(&self) -> f64 {
-        let Case { rows, classes, .. } = self.case;
-        let exps = Sums::of(self.logits.iter().map(|&x| f64::from(x).exp()));
-        let lse = |row: usize| exps.stretch(row * classes, classes).ln();
-        let sum: f64 = match self.case.labels {
-            Some(LabelsOf::Dense) => {
-                let scale = f64::from(self.scale);
-                let weights = Sums::of(self.beside.iter().map(|&y| scale * f64::from(y)));
-                let pairs = self.beside.iter().zip(&self.logits);
-                let products = pairs.map(|(&y, &x)| scale * f64::from(y) * f64::from(x));
-                let products = Sums::of(products);
-                let of_row = |row: usize| {
-                    let start = row * classes;
-                    lse(row) * weights.stretch(start, classes) - products.stretch(start, classes)
-                };
-                (0..rows).into_par_iter().map(of_row).sum()
-            }
-            _ => {
-                let of_row = |row: usize| {
-                    let at = row * classes + self.label(row) as usize;
-                    lse(row) - f64::from(self.logits[at % LENGTH])
-                };
-                (0..rows).into_par_iter().map(of_row).sum()
-            }
-        };
-        sum / rows as f64
+    pub fn class_weights(&self) -> Vec<f32> {
+        let classes = 0..self.case.classes;
+        classes.map(|class| self.class_weight(class)).collect()
     }
+}
+
+/// The plain formulas in f64: of N(0, 1) they lose no digit that matters.
+pub struct Formula<'a> {
+    data: &'a Data,
+    /// z and dz/dx of each logit of the pattern.
+    curve: Vec<[f64; 2]>,
+    exps: Sums,
+    /// exp(z)·dz/dx
+    bent: Sums,
+    /// Of the loss without its z-loss.
+    denominator: f64,
+}
+
+impl Data {
+    pub fn formula(&self) -> Formula<'_> {
+        let Case { rows, options, .. } = self.case;
+        let scale = match options.has(With::Scale) {
+            true => f64::from(SCALE),
+            false => 1.0,
+        };
+        let point = |x: f32| {
+            let z = scale * f64::from(x);
+            if !options.has(With::Softcap) {
+                return [z, scale];
+            }
+            let tanh = (z / f64::from(SOFTCAP)).tanh();
+            [f64::from(SOFTCAP) * tanh, scale * (1.0 - tanh * tanh)]
+        };
+        let curve: Vec<[f64; 2]> = self.logits.iter().map(|&x| point(x)).collect();
+        let weight = |row| f64::from(self.class_weight(self.label(row)));
+        Formula {
+            data: self,
+            exps: Sums::of(curve.iter().map(|[z, _]| z.exp())),
+            bent: Sums::of(curve.iter().map(|[z, slope]| z.exp() * slope)),
+            curve,
+            denominator: match self.case.labels {
+                Some(LabelsOf::Index) => (0..rows).into_par_iter().map(weight).sum(),
+                _ => rows as f64,
+            },
+        }
+    }
+}
+
+impl Formula<'_> {
+    /// Σ a, Σ a·z and Σ a·dz/dx of a row, a being its labels, smoothed and weighted.
+    fn labels(&self, row: usize) -> [f64; 3] {
+        let Data { case, .. } = self.data;
+        let epsilon = match case.options.has(With::Smoothing) {
+            true => f64::from(SMOOTHING),
+            false => 0.0,
+        };
+        let label = self.data.label(row);
+        let terms = |class: usize| {
+            let at = (row * case.classes + class) % LENGTH;
+            let y = match case.labels {
+                Some(LabelsOf::Dense) => f64::from(self.data.beside[at] * self.data.scale),
+                _ => f64::from(u8::from(class == label)),
+            };
+            let smoothed = (1.0 - epsilon) * y + epsilon / case.classes as f64;
+            let a = f64::from(self.data.class_weight(class)) * smoothed;
+            let [z, slope] = self.curve[at];
+            [a, a * z, a * slope]
+        };
+        if case.labels == Some(LabelsOf::Index) && epsilon == 0.0 {
+            return terms(label);
+        }
+        let add = |a: [f64; 3], b: [f64; 3]| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
+        (0..case.classes).map(terms).fold([0.0; 3], add)
+    }
+
+    fn lse(&self, row: usize) -> f64 {
+        let classes = self.data.case.classes;
+        self.exps.stretch(row * classes, classes).ln()
+    }
+
+    fn z_loss(&self) -> f64 {
+        match self.data.case.options.has(With::ZLoss) {
+            true => f64::from(Z_LOSS),
+            false => 0.0,
+        }
+    }
+
+    pub fn mean_loss(&self) -> f64 {
+        let rows = self.data.case.rows;
+        let of_row = |row: usize| {
+            let (lse, [a, a_z, _]) = (self.lse(row), self.labels(row));
+            (lse * a - a_z) / self.denominator + self.z_loss() * lse * lse / rows as f64
+        };
+        (0..rows).into_par_iter().map(of_row).sum()
+    }
+
+    /// The sum of a row of softmax or of gradients, and that of the sizes that the errors of its numbers are
+    /// relative to.
+    pub fn row_sum(&self, row: usize) -> (f64, f64) {
+        let Case {
+            op, rows, classes, ..
+        } = self.data.case;
+        match op {
+            Op::Softmax => (1.0, 1.0),
+            Op::SoftmaxBackward => {
+                let sizes = self.data.beside.iter().map(|v| f64::from(v.abs()));
+                (0.0, 2.0 * sizes.fold(0.0, f64::max))
+            }
+            Op::Loss | Op::LossGrad => {
+                let start = row * classes;
+                let slope = self.bent.stretch(start, classes) / self.exps.stretch(start, classes);
+                let (lse, [a, _, a_slope]) = (self.lse(row), self.labels(row));
+                let upstream = rows as f64 / self.denominator;
+                let z = 2.0 * self.z_loss() * lse;
+                let sum = upstream * (a * slope - a_slope) + z * slope;
+                // No slope is steeper than the scale.
+                (sum, 2.0 * upstream * a + z.abs())
+            }
+        }
+    }
+}
+
+/// Fibonacci hashing: D. Knuth, The Art of Computer Programming, 3, 6.4.
+fn hash(number: usize) -> usize {
+    ((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize
 }
 
 /// The sums of the first so many numbers of a pattern.
@@ -147,40 +240,60 @@ fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use softxent::{Batch, reference};
+
     use super::*;
 
-    /// The tables against going through every class.
+    /// Against going through every class in the words of the definition.
     #[test]
-    fn losses() {
-        for (labels, rows, classes) in [
-            (LabelsOf::Index, 70_000, 2),
-            (LabelsOf::Dense, 3, 1000),
-            (LabelsOf::Index, 2, 200_000),
-            (LabelsOf::Dense, 2, 65_521),
+    fn losses_and_sums() {
+        for (labels, options, rows, classes) in [
+            (LabelsOf::Index, With::Plain, 70_000, 2),
+            (LabelsOf::Dense, With::Plain, 3, 1000),
+            (LabelsOf::Index, With::ZLoss, 2, 200_000),
+            (LabelsOf::Dense, With::Smoothing, 2, 65_521),
+            (LabelsOf::Index, With::Weights, 300, 10),
+            (LabelsOf::Index, With::Softcap, 30, 100),
+            (LabelsOf::Index, With::All, 30, 100),
+            (LabelsOf::Dense, With::All, 30, 100),
         ] {
-            let data = Data::new(&Case {
-                op: Op::Loss,
-                dtype: Dtype::Bf16,
+            let case = Case {
+                op: Op::LossGrad,
+                dtype: Dtype::F32,
                 labels: Some(labels),
+                options,
                 rows,
                 classes,
-            });
-            let mut sum = 0.0;
-            for row in 0..rows {
-                let x = |k: usize| f64::from(data.logits[(row * classes + k) % LENGTH]);
-                let lse = (0..classes).map(|k| x(k).exp()).sum::<f64>().ln();
-                sum += match labels {
-                    LabelsOf::Index => lse - x(data.label(row) as usize),
-                    LabelsOf::Dense => (0..classes)
-                        .map(|k| {
-                            let y = data.beside[(row * classes + k) % LENGTH] * data.scale;
-                            f64::from(y) * (lse - x(k))
-                        })
-                        .sum(),
-                };
+            };
+            let (data, problem) = (Data::new(&case), case.problem().unwrap());
+            let at = |k: usize| k % LENGTH;
+            let logits: Vec<f32> = (0..rows * classes).map(|k| data.logits[at(k)]).collect();
+            let index = data.labels();
+            let dense: Vec<f32> = (0..rows * classes)
+                .map(|k| data.beside[at(k)] * data.scale)
+                .collect();
+            let weights = data.class_weights();
+            let batch = Batch::of(&logits[..]);
+            let batch = match labels {
+                LabelsOf::Index => batch.index(&index),
+                LabelsOf::Dense => batch.dense(&dense),
+            };
+            let batch = match options.has(With::Weights) {
+                true => batch.class_weights(&weights),
+                false => batch,
+            };
+            let exact = reference::run(&problem, &batch).unwrap();
+            let formula = data.formula();
+            let (found, loss) = (formula.mean_loss(), exact.loss.unwrap());
+            assert!((found / loss - 1.0).abs() < 1e-9, "{found} for {loss}");
+            let grad = exact.grad.unwrap();
+            for (row, grad) in grad.chunks(classes).enumerate() {
+                let (found, size) = formula.row_sum(row);
+                let sum: f64 = grad.iter().sum();
+                assert!((found - sum).abs() < 1e-9 * size, "{found} for {sum}");
+                let largest = grad.iter().map(|g| g.abs()).sum::<f64>();
+                assert!(largest <= size, "{largest} above {size}");
             }
-            let (found, exact) = (data.mean_loss(), sum / rows as f64);
-            assert!((found / exact - 1.0).abs() < 1e-9, "{found} for {exact}");
         }
     }
 }

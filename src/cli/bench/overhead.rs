@@ -6,7 +6,7 @@ use pollster::block_on;
 use serde::Serialize;
 use softxent::{AdapterChoice, Batch, Dtype, Engine, Plan, Problem, Wanted};
 
-use super::cases::{Case, LabelsOf, Op};
+use super::cases::{Case, LabelsOf, Op, With};
 use super::data::Data;
 use super::gpu::Gpu;
 use super::sets::{Job, Sets};
@@ -58,6 +58,7 @@ pub fn recording(gpu: &Gpu) -> Result<Recording, Failure> {
         op: Op::LossGrad,
         dtype: Dtype::F32,
         labels: Some(LabelsOf::Index),
+        options: With::Plain,
         rows: 64,
         classes: 1000,
     };

@@ -42,6 +42,7 @@ pub struct Line {
     op: &'static str,
     dtype: &'static str,
     labels: Option<&'static str>,
+    options: &'static str,
     pub rows: usize,
     pub classes: usize,
     kernel: Option<&'static str>,
@@ -77,6 +78,7 @@ impl Line {
             op: case.op.name(),
             dtype: case.dtype.name(),
             labels: case.labels.map(LabelsOf::name),
+            options: case.options.name(),
             rows: case.rows,
             classes: case.classes,
             kernel: kernel.map(Strategy::name),
@@ -174,7 +176,7 @@ pub fn header() -> String {
 
 /// Words to the left, numbers to the right.
 fn aligned(columns: &[String]) -> String {
-    const WIDTHS: [usize; 9] = [16, 5, 9, 8, 18, 8, 6, 7, 6];
+    const WIDTHS: [usize; 9] = [19, 5, 9, 8, 18, 8, 6, 7, 6];
     let mut text = String::new();
     for (at, (column, width)) in columns.iter().zip(WIDTHS).enumerate() {
         if at > 0 {
@@ -329,7 +331,7 @@ impl Report {
             let (cold, recording) = (cold_in_words(cold), recording_in_words(recording));
             let _ = writeln!(text, "# cold start: {cold}; recording: {recording}");
         }
-        text += "adapter,driver,rows,classes,op,dtype,labels,kernel,chosen,seconds,spread,runs,clock,bytes,\
+        text += "adapter,driver,rows,classes,op,dtype,labels,options,kernel,chosen,seconds,spread,runs,clock,bytes,\
                  gigabytes_per_second,yardstick_bytes_per_second,share\n";
         for line in &self.cases {
             let Some(seconds) = line.seconds else {
@@ -340,7 +342,7 @@ impl Report {
             let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.5}"));
             let _ = writeln!(
                 text,
-                "{},{},{},{},{},{},{},{},{},{seconds:.6e},{},{},{},{},{},{:.6e},{}",
+                "{},{},{},{},{},{},{},{},{},{},{seconds:.6e},{},{},{},{},{},{:.6e},{}",
                 quoted(&self.adapter),
                 quoted(&self.driver),
                 line.rows,
@@ -348,6 +350,7 @@ impl Report {
                 line.op,
                 line.dtype,
                 line.labels.unwrap_or("none"),
+                line.options,
                 line.kernel.unwrap_or_default(),
                 line.chosen,
                 number(line.spread),

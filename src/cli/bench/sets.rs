@@ -6,7 +6,7 @@ use softxent::{
     Bound, BufferRange, Buffers, Engine, Prepared, Problem, STATUS_SIZE, Status, Strategy, Wanted,
 };
 
-use super::cases::{Case, LabelsOf, Op};
+use super::cases::{Case, LabelsOf, Op, With};
 use super::data::Data;
 use super::gpu::Gpu;
 use crate::cli::Failure;
@@ -26,6 +26,7 @@ pub struct Set {
     pub logits: wgpu::Buffer,
     /// Class indices, label weights or vectors.
     pub labels: Option<wgpu::Buffer>,
+    pub class_weights: Option<wgpu::Buffer>,
     /// In the shape of the logits.
     pub output: wgpu::Buffer,
 }
@@ -67,6 +68,10 @@ impl Sets {
             }
             _ => None,
         };
+        let class_weights = match case.options.has(With::Weights) {
+            true => Some(gpu.upload("class weights", bytemuck::cast_slice(&data.class_weights()))?),
+            false => None,
+        };
         let set = |_| {
             let labels = match (&beside, &index) {
                 (Some((pieces, size)), _) => Some(pieces.fill(gpu, "labels", *size)?),
@@ -82,6 +87,7 @@ impl Sets {
             Ok(Set {
                 logits: logits.fill(gpu, "logits", size)?,
                 labels,
+                class_weights: class_weights.clone(),
                 output: gpu.buffer("output", size)?,
             })
         };
@@ -159,6 +165,7 @@ impl Job {
         let whole = BufferRange::whole;
         let buffers = Buffers {
             labels: set.labels.as_ref().map(whole),
+            class_weights: set.class_weights.as_ref().map(whole),
             softmax: wants(Wanted::Softmax).then(|| whole(&set.output)),
             grad: wants(Wanted::Grad).then(|| whole(&set.output)),
             loss: op.has_loss().then(|| whole(&self.loss)),
