@@ -125,7 +125,7 @@ const SCENARIOS: [Scenario; 7] = [
         },
         fresh: false,
         waits: true,
-        one_in: (17, 83),
+        one_in: (5, 83),
     },
     Scenario {
         name: "bind and record",

@@ -3,23 +3,28 @@
 
 use std::time::{Duration, Instant};
 
-use softxent::{Engine, Results, Strategy};
+use softxent::{Engine, Results, Strategy, Wanted};
 
 use crate::cases::{Kind, Shape, generate};
 use crate::common::{Case, bits, gpu, long, report};
 
-/// Small jobs of every kind, with their results.
+/// Small jobs for every kernel, with their results. The entropy of split rows is not among them: that kernel
+/// Mesa 22.3's llvmpipe compiles again for each dispatch, in 5 ms and more, and keeps 0.6 MB every time.
 fn jobs(engine: &Engine) -> Vec<(Case, Strategy, Results<u32>)> {
     [
         (Kind::Index, 3, 5, Strategy::RowPerInvocation),
         (Kind::Dense, 7, 33, Strategy::RowPerWorkgroup),
         (Kind::Vector, 2, 300, Strategy::SplitRow),
+        (Kind::Index, 1, 1000, Strategy::SplitRow),
         (Kind::Index, 40, 17, Strategy::RowPerSubgroup),
-        (Kind::Signed, 1, 1000, Strategy::SplitRow),
+        (Kind::Signed, 9, 70, Strategy::RowPerInvocation),
     ]
     .into_iter()
     .map(|(kind, rows, k, kernel)| {
-        let case = generate(Shape::Normal, kind, rows, k);
+        let mut case = generate(Shape::Normal, kind, rows, k);
+        if kernel == Strategy::SplitRow {
+            case.wanted.retain(|output| *output == Wanted::Grad);
+        }
         let expected = bits(&case.run(engine, kernel));
         (case, kernel, expected)
     })
