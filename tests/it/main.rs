@@ -1,7 +1,7 @@
 //! The integration tests, one binary.
 //!
-//! `layout`, `plan`, `portable`, `problem`, `readme` and `reference` need no GPU; the others fail where there
-//! is none, unless `SOFTXENT_SKIP_GPU=1`. `web` needs Chromium, and says so where there is none.
+//! `any_problem`, `files`, `layout`, `plan`, `portable`, `problem`, `readme` and `reference` need no GPU; the
+//! others fail where there is none, unless `SOFTXENT_SKIP_GPU=1`. `web` needs Chromium, and says so where there is none.
 //! `SOFTXENT_LONG=1` selects the full grids.
 
 mod agreement;

@@ -24,7 +24,7 @@ pub fn each_mutation(target: &str, count: usize, call: impl Fn(&[u8]) -> bool) -
     let mut random = Random(1);
     let mutations = (0..count).map(|_| {
         let mut bytes = seeds[random.below(seeds.len())].clone();
-        for _ in 0..=random.below(4) {
+        for _ in 0..=random.below(2) {
             let other = &seeds[random.below(seeds.len())];
             random.mutate(&mut bytes, other);
         }
