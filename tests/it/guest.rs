@@ -368,7 +368,7 @@ impl<'a> Guest<'a> {
             loss: of("loss").map(|words| words[0]),
             correct: (self.case.index.is_some()
                 && (predictions.is_some() || of("correct").is_some()))
-            .then(|| status.correct),
+            .then_some(status.correct),
             predictions: predictions
                 .map(|words| words.iter().map(|&word| i64::from(word as i32)).collect()),
             entropy: of("entropy"),

@@ -237,7 +237,7 @@ impl<'a> Job<'a> {
             z_losses: array(Slot::ZLosses, Wanted::ZLosses),
             loss: reduced(Slot::Loss, Wanted::Loss),
             z_loss: reduced(Slot::ZLoss, Wanted::ZLoss),
-            correct: with_correct.then(|| status.correct),
+            correct: with_correct.then_some(status.correct),
             valid_rows: status.valid_rows,
             nan_rows: status.nan_rows.into(),
             first_nan_row: status.first_nan_row.map(u64::from),
