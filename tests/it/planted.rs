@@ -263,8 +263,8 @@ pub const BUGS: &[Bug] = &[
     (
         "parts are as long as blocks where they are written",
         SPLIT,
-        "let start = unit % parts * PART;",
-        "let start = unit % parts * BLOCK;",
+        "let start = params.first_column + unit % parts * PART;",
+        "let start = params.first_column + unit % parts * BLOCK;",
         "last_columns",
     ),
     (
