@@ -808,11 +808,11 @@ fn refused_inputs_say_what_to_do() {
         ),
         (
             "run x.safetensors y.npy",
-            "2 tensors; name one, such as x.safetensors:bits; it holds 'bits', 'x'",
+            "2 tensors; name one, such as x.safetensors:x; it holds 'x', 'bits'",
         ),
         (
             "run x.safetensors:y y.npy",
-            "x.safetensors:y: no tensor 'y'; it holds 'bits', 'x'",
+            "x.safetensors:y: no tensor 'y'; it holds 'x', 'bits'",
         ),
         (
             "run x.safetensors:x x.safetensors:bits",

@@ -354,8 +354,8 @@ const DRIVERS: &[(&str, &str, &str, Said)] = &[
     ),
     (
         "rounds to an integer toward zero",
-        "round(gap.high * LOG2_E)",
-        "trunc(gap.high * LOG2_E)",
+        "round((gap.high + gap.low) * LOG2_E)",
+        "trunc((gap.high + gap.low) * LOG2_E)",
         Said::Reduced,
     ),
     (
