@@ -1,9 +1,8 @@
-//! softxent as burn's loss: how exact, on whose device, and whether anything leaves it.
+//! softxent as burn's loss: how exact, and on whose device.
 
 mod agreement;
 mod batch;
 mod device;
-mod host;
 
 use std::sync::OnceLock;
 
