@@ -1,10 +1,9 @@
-//! The operation in burn's terms: for tensors on the device, for burn's fusion, which computes later, and
-//! for autodiff.
+//! The operation in burn's terms: for tensors on the device, for burn's fusion, which computes later, and for
+//! autodiff.
 //!
-//! The backward pass computes the gradient from the logits, with the upstream gradient read on the device, as
-//! one rounding of the exact product. Keeping a gradient from the forward pass and scaling it then would read
-//! and write it once more, as much as is saved, and 16-bit gradients would be rounded before a loss scale could
-//! lift them out of the subnormals.
+//! In f32 the forward pass of what is tracked computes loss and gradient at once, which reads the logits least, and
+//! the backward pass multiplies by the upstream gradient; in 16 bits it computes the gradient only then, times the
+//! upstream one and rounded once.
 
 use std::sync::Arc;
 
@@ -12,10 +11,12 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::wgpu::{AutoCompiler, CubeTensor, WgpuResource};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, backend_extension};
+use burn::backend::{Autodiff, Backend, backend_extension};
 use burn::cubecl::wgpu::WgpuServer;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
@@ -36,10 +37,30 @@ pub trait CrossEntropyOps: Backend {
         labels: IntTensor<Self>,
         step: Arc<Step>,
     ) -> FloatTensor<Self>;
+}
 
-    /// Its gradient with respect to the logits, times the upstream gradient, f32 `[1]`.
+/// What else autodiff is made of.
+#[backend_extension(Cube, Fusion)]
+pub trait GradOps: Backend {
+    /// The loss, f32 `[1]`, and its gradient with respect to the logits.
+    #[fusion(meta = |logits, _, _| (TensorSpec::new(Shape::new([1]), DType::F32), logits.clone()))]
+    fn loss_and_grad(
+        logits: FloatTensor<Self>,
+        labels: IntTensor<Self>,
+        step: Arc<Step>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// A gradient times the upstream one, f32 `[1]`.
+    #[fusion(dtype = grad, shape = grad)]
+    fn scaled_grad(
+        grad: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+        step: Arc<Step>,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient with respect to the logits, times the upstream one.
     #[fusion(dtype = logits, shape = logits)]
-    fn cross_entropy_grad(
+    fn grad(
         logits: FloatTensor<Self>,
         labels: IntTensor<Self>,
         upstream: FloatTensor<Self>,
@@ -49,24 +70,58 @@ pub trait CrossEntropyOps: Backend {
 
 impl CrossEntropyOps for CubeBackend {
     fn cross_entropy(logits: CubeTensor, labels: CubeTensor, step: Arc<Step>) -> CubeTensor {
-        let loss = empty_like(&logits, Shape::new([1]), DType::F32);
+        let loss = new_loss(&logits);
         let inputs = [logits, labels].map(into_contiguous);
-        let done = on_buffers([&inputs[0], &inputs[1], &loss], |all| step.submit_loss(all));
-        or_nan(done, loss, &step)
+        let tensors = [&inputs[0], &inputs[1], &loss];
+        let done = on_buffers(tensors, |all| step.submit_loss(all));
+        let [loss] = or_nan(done, [loss], &step);
+        loss
+    }
+}
+
+impl GradOps for CubeBackend {
+    fn loss_and_grad(
+        logits: CubeTensor,
+        labels: CubeTensor,
+        step: Arc<Step>,
+    ) -> (CubeTensor, CubeTensor) {
+        let (loss, grad) = (new_loss(&logits), new_grad(&logits));
+        let inputs = [logits, labels].map(into_contiguous);
+        let tensors = [&inputs[0], &inputs[1], &loss, &grad];
+        let done = on_buffers(tensors, |all| step.submit_loss_and_grad(all));
+        let [loss, grad] = or_nan(done, [loss, grad], &step);
+        (loss, grad)
     }
 
-    fn cross_entropy_grad(
+    fn scaled_grad(grad: CubeTensor, upstream: CubeTensor, step: Arc<Step>) -> CubeTensor {
+        // The backward pass is the only one that has it, and may write over it.
+        let grad = if grad.can_mut() { grad } else { grad.copy() };
+        let done = on_buffers([&upstream, &grad], |all| step.submit_scaling(all));
+        let [grad] = or_nan(done, [grad], &step);
+        grad
+    }
+
+    fn grad(
         logits: CubeTensor,
         labels: CubeTensor,
         upstream: CubeTensor,
         step: Arc<Step>,
     ) -> CubeTensor {
-        let grad = empty_like(&logits, logits.meta.shape().clone(), logits.dtype);
+        let grad = new_grad(&logits);
         let inputs = [logits, labels, upstream].map(into_contiguous);
         let tensors = [&inputs[0], &inputs[1], &inputs[2], &grad];
         let done = on_buffers(tensors, |all| step.submit_grad(all));
-        or_nan(done, grad, &step)
+        let [grad] = or_nan(done, [grad], &step);
+        grad
     }
+}
+
+fn new_loss(logits: &CubeTensor) -> CubeTensor {
+    empty_like(logits, Shape::new([1]), DType::F32)
+}
+
+fn new_grad(logits: &CubeTensor) -> CubeTensor {
+    empty_like(logits, logits.meta.shape().clone(), logits.dtype)
 }
 
 /// A new tensor on the same device.
@@ -108,87 +163,68 @@ fn range(resource: &WgpuResource) -> BufferRange<'_> {
     }
 }
 
-/// An operation of burn has no way to return an error: NaN stands where there is no result.
-fn or_nan(done: Result<(), Error>, result: CubeTensor, step: &Step) -> CubeTensor {
-    match done {
-        Ok(()) => result,
-        Err(error) => {
-            step.fail(error);
-            let shape = result.meta.shape().clone();
-            let dtype = result.dtype.into();
-            CubeBackend::float_full(shape, f32::NAN.into(), &result.device, dtype)
-        }
-    }
+/// An operation of burn has no way to return an error: NaN stands where there are no results.
+fn or_nan<const N: usize>(
+    done: Result<(), Error>,
+    results: [CubeTensor; N],
+    step: &Step,
+) -> [CubeTensor; N] {
+    let Err(error) = done else {
+        return results;
+    };
+    step.fail(error);
+    results.map(|result| {
+        let shape = result.meta.shape().clone();
+        let dtype = result.dtype.into();
+        CubeBackend::float_full(shape, f32::NAN.into(), &result.device, dtype)
+    })
 }
 
 /// The step of the backward pass.
 #[derive(Debug)]
 struct CrossEntropyBackward;
 
-/// What the backward pass needs.
-#[derive(Clone)]
-struct Kept<B: Backend> {
-    logits: FloatTensor<B>,
-    labels: IntTensor<B>,
-    step: Arc<Step>,
+/// What it needs of the forward pass.
+#[derive(Debug, Clone)]
+enum Kept<B: Backend> {
+    Grad(FloatTensor<B>),
+    Inputs(FloatTensor<B>, IntTensor<B>),
 }
 
-impl<B: Backend> std::fmt::Debug for Kept<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept")
-            .field("logits", &self.logits)
-            .finish_non_exhaustive()
-    }
-}
+impl<B: GradOps> Backward<B, 1> for CrossEntropyBackward {
+    type State = (Kept<B>, Arc<Step>);
 
-impl<B: CrossEntropyOps> Backward<B, 1> for CrossEntropyBackward {
-    type State = Kept<B>;
-
-    fn backward(self, ops: Ops<Kept<B>, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let Kept {
-            logits,
-            labels,
-            step,
-        } = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |upstream| {
-            B::cross_entropy_grad(logits, labels, upstream, step)
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (kept, step) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |upstream| match kept {
+            Kept::Grad(grad) => B::scaled_grad(grad, upstream, step),
+            Kept::Inputs(logits, labels) => B::grad(logits, labels, upstream, step),
         });
     }
 }
 
-impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
+impl<B: CrossEntropyOps + GradOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
     fn cross_entropy(
         logits: FloatTensor<Self>,
         labels: IntTensor<Self>,
         step: Arc<Step>,
     ) -> FloatTensor<Self> {
-        let node = logits.node();
+        let operation = CrossEntropyBackward.prepare::<C>([logits.node()]);
         let logits = logits.into_primitive();
-        let kept = Kept {
-            logits: logits.clone(),
-            labels: labels.clone(),
-            step: step.clone(),
-        };
-        let loss = B::cross_entropy(logits, labels, step);
-        match CrossEntropyBackward
-            .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prepared) => prepared.finish(kept, loss),
-            OpsKind::UnTracked(prepared) => prepared.finish(loss),
+        match operation.compute_bound().stateful() {
+            OpsKind::UnTracked(untracked) => {
+                untracked.finish(B::cross_entropy(logits, labels, step))
+            }
+            OpsKind::Tracked(tracked) if step.keeps_grad() => {
+                let (loss, grad) = B::loss_and_grad(logits, labels, step.clone());
+                tracked.finish((Kept::Grad(grad), step), loss)
+            }
+            OpsKind::Tracked(tracked) => {
+                let kept = Kept::Inputs(logits.clone(), labels.clone());
+                let loss = B::cross_entropy(logits, labels, step.clone());
+                tracked.finish((kept, step), loss)
+            }
         }
-    }
-
-    /// A constant: the loss has no second derivative here, as in the rest of burn.
-    fn cross_entropy_grad(
-        logits: FloatTensor<Self>,
-        labels: IntTensor<Self>,
-        upstream: FloatTensor<Self>,
-        step: Arc<Step>,
-    ) -> FloatTensor<Self> {
-        let (logits, upstream) = (logits.into_primitive(), upstream.into_primitive());
-        Self::from_inner(B::cross_entropy_grad(logits, labels, upstream, step))
     }
 }
 
