@@ -104,3 +104,29 @@ fn faults_are_errors() {
     let stranger = CrossEntropy::new(&elsewhere, &other, Options::default());
     assert!(stranger.forward(logits, labels).is_err());
 }
+
+/// In 16 bits the gradient is rounded once, after the loss scale has lifted it.
+#[test]
+fn a_loss_scale_comes_before_the_rounding() {
+    let (device, setup) = shared();
+    let criterion = CrossEntropy::new(&device, &setup, Options::default());
+    let device = device.autodiff();
+    let batch = Batch::new(33, 100, DType::F16, 3.0);
+    let (logits, labels) = batch.tensors(&device);
+    let logits = logits.require_grad();
+    let loss = criterion.forward(logits.clone(), labels).expect("a loss");
+    let scale = 2.0_f64.powi(20);
+    let grads = loss.mul_scalar(scale).backward();
+    let grad = values(logits.grad(&grads).expect("a gradient").into_data());
+    let exact = batch.exact(&Options::default()).outcome.grad;
+    let mut lifted = 0;
+    for (got, exact) in grad.iter().zip(exact.iter().map(|exact| scale * exact)) {
+        // Half an f16's unit, at most 2⁻¹¹ of a number or 2⁻²⁵, and 10 ULP of f32.
+        let allowed = exact.abs() * (2.0_f64.powi(-11) + 10.0 * 2.0_f64.powi(-23));
+        let allowed = allowed.max(2.0_f64.powi(-25));
+        assert!((got - exact).abs() <= allowed, "{got} {exact}");
+        lifted += usize::from(*got != 0.0 && exact.abs() / scale < 2.0_f64.powi(-25));
+    }
+    // Numbers that would be 0 without the scale.
+    assert!(lifted > 0);
+}

@@ -6,8 +6,8 @@
 //! ```
 
 mod chart;
-#[path = "../../resident/digits.rs"]
-mod digits;
+#[path = "../../../../resident/digits.rs"]
+mod images;
 mod training;
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use softxent_burn::{CrossEntropy, Error, Options};
 
-use digits::Digits;
+use images::Digits;
 use training::{Batches, HELD_BACK, Net, Run, STEPS};
 
 /// A network for handwritten digits, trained with burn's loss and with softxent's

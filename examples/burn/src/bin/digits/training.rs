@@ -10,7 +10,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use softxent_burn::Error;
 
-use crate::digits::{CLASSES, Digits, FEATURES, ROWS};
+use crate::images::{CLASSES, Digits, FEATURES, ROWS};
 
 /// Rows of a step. Every epoch takes the same batches, as the rows are in random order already.
 pub const BATCH: usize = 48;
