@@ -28,7 +28,7 @@ use crate::Error;
 use crate::step::Step;
 
 /// Cross-entropy by softxent.
-#[backend_extension(Cube, Fusion, Autodiff)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait CrossEntropyOps: Backend {
     /// The loss, f32 `[1]`.
     #[fusion(dtype = DType::F32, shape = Shape::new([1]))]
@@ -40,7 +40,7 @@ pub trait CrossEntropyOps: Backend {
 }
 
 /// What else autodiff is made of.
-#[backend_extension(Cube, Fusion)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait GradOps: Backend {
     /// The loss, f32 `[1]`, and its gradient with respect to the logits.
     #[fusion(meta = |logits, _, _| (TensorSpec::new(Shape::new([1]), DType::F32), logits.clone()))]

@@ -59,6 +59,10 @@ fn main() -> Result<(), Error> {
             run.seconds
         );
     }
+    println!(
+        "losses of a step differ by at most {:.1e} of themselves",
+        apart(&runs)
+    );
     std::fs::write(&arguments.svg, chart::svg(&runs))?;
     println!("{}", arguments.svg.display());
     Ok(())
@@ -83,4 +87,10 @@ fn print_curves(runs: &[Run; 2]) {
 
 fn mean(losses: &[f32]) -> f32 {
     losses.iter().sum::<f32>() / losses.len() as f32
+}
+
+fn apart([burns, ours]: &[Run; 2]) -> f32 {
+    let pairs = burns.losses.iter().zip(&ours.losses);
+    let apart = pairs.map(|(burns, ours)| (burns - ours).abs() / burns.abs());
+    apart.fold(0.0, f32::max)
 }
