@@ -1400,13 +1400,6 @@ pub const BUGS: &[Bug] = &[
         "scale_and_cap",
     ),
     (
-        "what is far does not depend on the scale, without a cap",
-        WORKGROUP,
-        "vec4<f32>(-params.far)",
-        "vec4<f32>(-FAR)",
-        "scale_and_cap",
-    ),
-    (
         "a scale below 1 is applied to whole gaps",
         WORKGROUP,
         "let gap = params.unit * max(",
