@@ -11,7 +11,7 @@ use crate::problem::{
 };
 use crate::record::{Piece, Work};
 use crate::source::{self, Collected, Sink, Source};
-use crate::stream::{Step, Stream, copying_threads};
+use crate::stream::{Stream, copying_threads};
 
 /// Where the time of a host call went: what the host did, one after the other, so that the parts add
 /// up. While it uploads and downloads chunks, the device works on others: a batch of several chunks is
@@ -237,60 +237,26 @@ impl Engine {
                 if windows {
                     piece = stream.label_window(piece.rows.start)?;
                 }
-                let work = Work::Count;
-                stream
-                    .send(Step {
-                        work,
-                        piece,
-                        is_last,
-                    })
-                    .await?;
+                stream.send(Work::Count, piece, is_last).await?;
             }
         }
         for piece in pieces(&prepared) {
             let is_last = piece.rows.end == problem.rows();
             if !windows {
-                let work = Work::Rows;
-                stream
-                    .send(Step {
-                        work,
-                        piece,
-                        is_last,
-                    })
-                    .await?;
+                stream.send(Work::Rows, piece, is_last).await?;
                 continue;
             }
             let row = piece.rows.start;
             for piece in row_windows(&prepared, row, problem.classes()) {
-                let work = Work::States;
-                let is_last = false;
-                stream
-                    .send(Step {
-                        work,
-                        piece,
-                        is_last,
-                    })
-                    .await?;
+                stream.send(Work::States, piece, false).await?;
             }
             let writes = problem.outputs().iter().any(Wanted::has_classes);
             let piece = stream.label_window(row)?;
-            let merge = Step {
-                work: Work::Merge,
-                piece,
-                is_last: is_last && !writes,
-            };
-            stream.send(merge).await?;
+            stream.send(Work::Merge, piece, is_last && !writes).await?;
             let columns = if writes { problem.row_length() } else { 0 };
             for piece in row_windows(&prepared, row, columns) {
-                let work = Work::Apply;
                 let is_last = is_last && piece.columns.end == columns;
-                stream
-                    .send(Step {
-                        work,
-                        piece,
-                        is_last,
-                    })
-                    .await?;
+                stream.send(Work::Apply, piece, is_last).await?;
             }
         }
         let (results, mut times) = stream.finish().await?;

@@ -84,11 +84,11 @@ impl Lane {
 }
 
 /// A step of the way through a batch.
-pub(crate) struct Step {
-    pub work: Work,
-    pub piece: Piece,
+struct Step {
+    work: Work,
+    piece: Piece,
     /// Whether no other follows of its kind: all labels are counted, or all is done.
-    pub is_last: bool,
+    is_last: bool,
 }
 
 /// A step that the device has.
@@ -175,8 +175,13 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// Sends a piece to the device; where [`LANES`] are on their way, once the first of them has landed.
-    pub(crate) async fn send(&mut self, step: Step) -> Result<()> {
+    /// Sends a piece to the device, `is_last` where no other follows for such work; where [`LANES`] are on their way, once the first of them has landed.
+    pub(crate) async fn send(&mut self, work: Work, piece: Piece, is_last: bool) -> Result<()> {
+        let step = Step {
+            work,
+            piece,
+            is_last,
+        };
         let first = match self.in_flight.len() < LANES {
             true => None,
             false => self.in_flight.pop_front(),
