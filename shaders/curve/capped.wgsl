@@ -75,7 +75,8 @@ fn half_gaps(at: Points, top: vec2<f32>) -> vec4<f32> {
     if LOW_CAP {
         let here = low_gaps(at.tanh);
         let there = low_gaps(spread(top).tanh);
-        let gap = (there.high - here.high) + (there.low - here.low);
+        // In this order: Mesa's compiler would add a second part to a first.
+        let gap = veil4(there.high - here.high) + veil4(there.low - here.low);
         // tanh may fall by a rounding where x rises.
         return 0.5 * max(gap, vec4<f32>(0.0));
     }

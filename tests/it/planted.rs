@@ -1381,8 +1381,8 @@ pub const BUGS: &[Bug] = &[
     (
         "gaps under a low cap have one part",
         WORKGROUP,
-        "(there.high - here.high) + (there.low - here.low)",
-        "there.high - here.high",
+        "veil4(there.high - here.high) + veil4(there.low - here.low)",
+        "veil4(there.high - here.high)",
         "scale_and_cap",
     ),
     (
