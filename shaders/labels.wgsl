@@ -15,64 +15,56 @@ fn has_column_weights() -> bool {
 @group(0) @binding(2) var<storage, read_write> labels: array<u32>;
 @group(0) @binding(3) var<storage, read_write> class_weights: array<u32>;
 
-// w, 0 and noted where it is none.
+// w, 0 and noted where it is none; of the last class past the end.
 fn class_weight(column: u32) -> f32 {
     if !CLASS_WEIGHTS {
         return 1.0;
     }
     let bits = class_weights[params.class_weights_start + min(column, params.classes - 1u)];
-    if bits >= EXPONENT && bits != 0x80000000u {
-        seen |= BAD_WEIGHT;
-        return 0.0;
-    }
-    return abs(bitcast<f32>(bits));
+    let bad = bits >= EXPONENT && bits != 0x80000000u;
+    seen |= select(0u, BAD_WEIGHT, bad);
+    return bitcast<f32>(select(bits & 0x7fffffffu, 0u, bad));
 }
 
-// a, v, or w, of a column; 0 past the end.
-fn column_weight(row: u32, column: u32) -> f32 {
-    if column >= params.classes {
-        return 0.0;
-    }
-    if LABELS == INDEX {
-        return class_weight(column) * params.share_unit;
-    }
-    let bits = labels[params.labels_start + element(row, column)];
-    if (bits & EXPONENT) == EXPONENT {
-        seen |= BAD_WEIGHT;
-        return 0.0;
-    }
-    let y = bitcast<f32>(bits);
-    if LABELS == VECTORS {
-        return y;
-    }
-    var a = y;
-    if SMOOTHED {
-        let share = vec2<f32>(params.share_high, params.share_low) * params.share_unit;
-        a = fma(params.keep_high, y, share.x) + fma(params.keep_low, y, share.y);
-    }
-    if CLASS_WEIGHTS {
-        a = veil(a * class_weight(column));
-    }
-    return a;
+// What is given of a column, 0 and noted where it is none; of the last class past the end.
+fn label_weight(row: u32, column: u32) -> f32 {
+    let bits = labels[params.labels_start + element(row, min(column, params.classes - 1u))];
+    let bad = (bits & EXPONENT) == EXPONENT;
+    seen |= select(0u, BAD_WEIGHT, bad);
+    return bitcast<f32>(select(bits, 0u, bad));
 }
 
+// a, v, or w, of four columns; 0 past the end.
 fn column_weights(row: u32, column: u32, slot: Slot) -> vec4<f32> {
     let columns = vec4<u32>(column, column + 1u, column + 2u, column + 3u);
-    var a = select(vec4<f32>(0.0), vec4<f32>(params.share_unit), columns < vec4<u32>(params.classes));
-    if LABELS != INDEX || CLASS_WEIGHTS {
+    var a = vec4<f32>(params.share_unit);
+    if LABELS != INDEX {
         a = vec4<f32>(
-            column_weight(row, columns.x),
-            column_weight(row, columns.y),
-            column_weight(row, columns.z),
-            column_weight(row, columns.w),
+            label_weight(row, columns.x),
+            label_weight(row, columns.y),
+            label_weight(row, columns.z),
+            label_weight(row, columns.w),
         );
     }
+    if LABELS == WEIGHTS && SMOOTHED {
+        let share = vec2<f32>(params.share_high, params.share_low) * params.share_unit;
+        a = fma(vec4<f32>(params.keep_high), a, vec4<f32>(share.x))
+            + fma(vec4<f32>(params.keep_low), a, vec4<f32>(share.y));
+    }
+    if LABELS != VECTORS && CLASS_WEIGHTS {
+        let weights = vec4<f32>(
+            class_weight(columns.x),
+            class_weight(columns.y),
+            class_weight(columns.z),
+            class_weight(columns.w),
+        );
+        a = veil4(a * weights);
+    }
+    a = select(vec4<f32>(0.0), a, columns < vec4<u32>(params.classes));
     if LABELS != VECTORS {
-        if any(slot.masked & (a > vec4<f32>(0.0))) {
-            seen |= LOSS_UP;
-        }
-        if any(slot.masked & (a < vec4<f32>(0.0))) {
-            seen |= LOSS_DOWN;
+        seen |= select(0u, LOSS_UP, any(slot.masked & (a > vec4<f32>(0.0))));
+        if LABELS == WEIGHTS {
+            seen |= select(0u, LOSS_DOWN, any(slot.masked & (a < vec4<f32>(0.0))));
         }
     }
     return a;
@@ -115,10 +107,13 @@ fn row_label(row: u32, state: RowState) -> Label {
     let here = point(x);
     let top = point(state.top);
     var others = s;
+    // Of the maximum exactly 0, see `gaps_from`.
+    var gap = 0.0;
     if x != state.top {
         others = 1.0 + veil(s - exp_gap(here, top));
+        gap = half_gap(here, top);
     }
-    return Label(column, half_gap(here, top), weight, veil(others));
+    return Label(column, gap, weight, veil(others));
 }
 
 // The gradient of a row with respect to z, in the parts that are common to its columns.

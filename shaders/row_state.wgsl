@@ -32,7 +32,7 @@ const NO_COLUMN = 0xffffffffu;
 const NO_LABEL = 0xfffffffeu;
 
 fn empty_state() -> RowState {
-    return RowState(LOWEST, false, NO_COLUMN, Sums());
+    return RowState(LOWEST, false, NO_COLUMN, no_sums());
 }
 
 // The state of the columns of `left` followed by those of `right`.
@@ -65,11 +65,6 @@ struct Peak {
 
 fn peak(x: f32) -> Peak {
     return Peak(x, point(x));
-}
-
-fn half_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
-    let gap = half_gap_pair(here, top);
-    return veil(gap.x + gap.y);
 }
 
 // What gaps are relative to, so that they are exact: for a maximum within 208 of 0, 0, as every z that

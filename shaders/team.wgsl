@@ -63,7 +63,7 @@ fn team_block(row: u32, start: u32, end: u32) -> RowState {
     var groups: array<Sums, 2>;
     var first = NO_COLUMN;
     for (var group = 0u; group < LANES / TEAM; group += 1u) {
-        var lane = Sums();
+        var lane = no_sums();
         for (var stripe = 0u; stripe < HELD_STRIPES; stripe += 1u) {
             let column = held_column(start, group, stripe);
             let slot = slot_of(held[group * STRIPES + stripe]);

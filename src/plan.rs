@@ -118,12 +118,12 @@ const SOFTWARE_COLUMNS_WITH_OUTPUTS: usize = 131_072;
 const SOFTWARE_COLUMNS_WITH_PREDICTIONS: usize = 131_072;
 /// The same where both are.
 const SOFTWARE_COLUMNS_WITH_BOTH: usize = 65_536;
-/// The same where options are on, which have loops of their own over the columns of a slot.
-const SOFTWARE_COLUMNS_WITH_OPTIONS: usize = 7680;
+/// The same where the columns of a slot have loops of their own.
+const SOFTWARE_COLUMNS_WITH_SLOT_LOOPS: usize = 7680;
 /// The same for invocations that share a row, for each of them.
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
-/// By how much fewer they are where options are on: loops over the columns of a slot, two at most.
-const SOFTWARE_LOOPS_OF_OPTIONS: usize = 8;
+/// By how much fewer they are where slots have loops, two at most.
+const SOFTWARE_SLOT_LOOPS: usize = 8;
 /// Invocations that write a part of a split row, and that add up the sums of a batch.
 const WRITERS: u32 = 32;
 /// Fewest invocations that share one.
@@ -703,13 +703,12 @@ fn looped_columns(problem: &Problem) -> usize {
 /// rows are split.
 fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> usize {
     let team = device.subgroup.unwrap_or(u32::MAX).min(LANES as u32) as usize;
-    // Options go over the columns of a slot in loops of their own.
-    let plain = curve(problem) == Curve::Plain
-        && !needs_full_sums(problem)
-        && problem.dtype_out() == Dtype::F32;
-    let share = if plain { 1 } else { SOFTWARE_LOOPS_OF_OPTIONS };
+    // `tanh_pair` takes one column after the other, and so do halves that share words.
+    let slot_loops = (curve(problem) == Curve::Capped && !has_low_cap(problem))
+        || problem.dtype_out() != Dtype::F32;
+    let share = if slot_loops { SOFTWARE_SLOT_LOOPS } else { 1 };
     match strategy {
-        Strategy::RowPerInvocation if !plain => SOFTWARE_COLUMNS_WITH_OPTIONS,
+        Strategy::RowPerInvocation if slot_loops => SOFTWARE_COLUMNS_WITH_SLOT_LOOPS,
         Strategy::RowPerInvocation => {
             let writes = problem.outputs().iter().any(Wanted::has_classes);
             match (writes, options(problem, device).predictions) {
@@ -729,13 +728,6 @@ fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strateg
 fn wants_more(problem: &Problem) -> bool {
     let more = [Wanted::Entropy, Wanted::Correct, Wanted::ZLosses];
     more.into_iter().any(|wanted| problem.wants(wanted))
-}
-
-/// Whether rows sum up more than softmax needs.
-fn needs_full_sums(problem: &Problem) -> bool {
-    problem.label_smoothing() != 0.0
-        || problem.wants(Wanted::Entropy)
-        || matches!(problem.labels(), LabelKind::Dense | LabelKind::Vector)
 }
 
 /// The strategy that suits a problem.

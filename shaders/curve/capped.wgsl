@@ -2,11 +2,12 @@
 // which class is the maximum.
 //
 // Of every curve: `point(x)` stands for z, `points` of four x for theirs and for dz/dx, `spread` of a point
-// for four of them; `exp_gap` is exp(z − z of the top) for points that are not above the top; `gaps` are z − z
+// for four of them; `highest` is the point of the largest of four x, `lowest_point` one that none is
+// below; `exp_gap` is exp(z − z of the top) for points that are not above the top; `gaps` are z − z
 // of the base, as sums of two, exact where they matter (see `base_of`) and at least -FAR; `half_gap_pair`
 // is half of z of the top less z as a sum of two, halved because the difference of two finite values can
-// overflow, and at most the largest f32, `half_gaps` the same of four as one f32 each; `z_of(x)` is z as
-// a sum of two, and at most the largest f32, `is_past` whether z is not; `slopes` are dz/dx over s.
+// overflow, and at most the largest f32, `half_gap` the same as one f32, `half_gaps` of four; `z_of(x)`
+// is z as a sum of two, and at most the largest f32, `is_past` whether z is not; `slopes` are dz/dx over s.
 
 // Caps so low that `low_points` will do, with an s/c that is far from the ends of f32.
 override LOW_CAP: bool = false;
@@ -54,6 +55,16 @@ fn slopes(at: Points) -> vec4<f32> {
     return at.slope;
 }
 
+fn highest(at: Points, x: vec4<f32>) -> vec2<f32> {
+    let left = select(vec2<f32>(at.tanh.high.y, at.tanh.low.y), vec2<f32>(at.tanh.high.x, at.tanh.low.x), x.x > x.y);
+    let right = select(vec2<f32>(at.tanh.high.w, at.tanh.low.w), vec2<f32>(at.tanh.high.z, at.tanh.low.z), x.z > x.w);
+    return select(right, left, max(x.x, x.y) > max(x.z, x.w));
+}
+
+fn lowest_point() -> vec2<f32> {
+    return vec2<f32>(-1.0, 0.0);
+}
+
 fn gaps(at: Points, base: vec2<f32>) -> Four {
     if LOW_CAP {
         // No base: z is never as far from 0 as that.
@@ -71,14 +82,18 @@ fn gaps(at: Points, base: vec2<f32>) -> Four {
     return all;
 }
 
+fn half_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
+    if LOW_CAP {
+        return low_half_gaps(spread(here).tanh, top).x;
+    }
+    let gap = half_gap_pair(here, top);
+    return veil(gap.x + gap.y);
+}
+
 fn half_gaps(at: Points, top: vec2<f32>) -> vec4<f32> {
     if LOW_CAP {
-        let here = low_gaps(at.tanh);
-        let there = low_gaps(spread(top).tanh);
-        // In this order: Mesa's compiler would add a second part to a first.
-        let gap = veil4(there.high - here.high) + veil4(there.low - here.low);
         // tanh may fall by a rounding where x rises.
-        return 0.5 * max(gap, vec4<f32>(0.0));
+        return max(low_half_gaps(at.tanh, top), vec4<f32>(0.0));
     }
     var all: vec4<f32>;
     for (var i = 0u; i < 4u; i += 1u) {
@@ -157,6 +172,13 @@ fn low_points(x: vec4<f32>) -> Points {
 fn low_gaps(tanh: Four) -> Four {
     let low = fma(tanh.high, vec4<f32>(params.factor_rest), params.factor * tanh.low);
     return Four(tanh.high * params.factor_head, low);
+}
+
+fn low_half_gaps(tanh: Four, top: vec2<f32>) -> vec4<f32> {
+    let here = low_gaps(tanh);
+    let there = low_gaps(spread(top).tanh);
+    // In this order: Mesa's compiler would add a second part to a first.
+    return 0.5 * (veil4(there.high - here.high) + veil4(there.low - here.low));
 }
 
 // The nearest multiple of 2^-10, of values up to 2^12.

@@ -18,6 +18,14 @@ fn slopes(at: Points) -> vec4<f32> {
     return vec4<f32>(1.0);
 }
 
+fn highest(at: Points, x: vec4<f32>) -> vec2<f32> {
+    return vec2<f32>(max(max(at.x, at.y), max(at.z, at.w)), 0.0);
+}
+
+fn lowest_point() -> vec2<f32> {
+    return vec2<f32>(LOWEST, 0.0);
+}
+
 fn gaps(at: Points, base: vec2<f32>) -> Four {
     // Below this the difference could overflow.
     let least = max(base.x, 0.0) + LOWEST;
@@ -32,6 +40,10 @@ fn exp_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
     // Below this e is 0, and the subtraction could overflow.
     let gone = here.x < top.x - 104.0;
     return select(exp_sum(two_sum(select(here.x, top.x, gone), -top.x)), 0.0, gone);
+}
+
+fn half_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
+    return veil(0.5 * top.x - 0.5 * here.x);
 }
 
 fn half_gap_pair(here: vec2<f32>, top: vec2<f32>) -> vec2<f32> {

@@ -18,6 +18,14 @@ fn slopes(at: Points) -> vec4<f32> {
     return vec4<f32>(1.0);
 }
 
+fn highest(at: Points, x: vec4<f32>) -> vec2<f32> {
+    return vec2<f32>(max(max(at.x, at.y), max(at.z, at.w)), 0.0);
+}
+
+fn lowest_point() -> vec2<f32> {
+    return vec2<f32>(LOWEST, 0.0);
+}
+
 fn gaps(at: Points, base: vec2<f32>) -> Four {
     // Below this the difference could overflow.
     let least = max(base.x, 0.0) + LOWEST;
@@ -26,6 +34,11 @@ fn gaps(at: Points, base: vec2<f32>) -> Four {
     let short = heads(gap);
     let rest = fma(gap, vec4<f32>(params.factor_rest), (gap - short) * params.factor_head);
     return Four(short * params.factor_head, rest);
+}
+
+fn half_gap(here: vec2<f32>, top: vec2<f32>) -> f32 {
+    let gap = half_gap_pair(here, top);
+    return veil(gap.x + gap.y);
 }
 
 fn half_gaps(at: Points, top: vec2<f32>) -> vec4<f32> {

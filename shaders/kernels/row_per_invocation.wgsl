@@ -55,20 +55,21 @@ fn fold_lanes(lanes: array<Sums, LANES>) -> Sums {
 // The state of the block of the columns from `start` to `end`.
 fn block_state(row: u32, start: u32, end: u32) -> RowState {
     var top = LOWEST;
-    if TOP_FIRST {
+    if top_first() {
         top = block_top(row, start, end);
     }
     var base = base_of(point(top));
-    if !TOP_FIRST {
+    if !top_first() {
         base = vec2<f32>(0.0);
     }
+    let none = no_sums();
     var lanes: array<Sums, LANES>;
     // Without knowing the maximum one guesses its base, and begins again where that was wrong.
     for (var guess = 0u; guess < 2u; guess += 1u) {
-        lanes = array<Sums, LANES>();
+        lanes = array<Sums, LANES>(none, none, none, none, none, none, none, none);
         var reference = Reference(base, NOTHING_YET);
         for (var stripe = start; stripe < end; stripe += STRIPE) {
-            top = max(top, read_stripe(row, stripe, end, TOP_FIRST));
+            top = max(top, read_stripe(row, stripe, end, top_first()));
             let highest = peak(top);
             let raised = reference_of(highest.point, base);
             let by = powers(vec4<f32>(127.0 + raised.lift - reference.lift)).x;

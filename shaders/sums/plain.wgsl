@@ -3,8 +3,14 @@
 
 alias Sums = vec2<f32>;
 
+fn no_sums() -> Sums {
+    return Sums();
+}
+
 // Whether a slot can be summed up only when the maximum of its block is known.
-const TOP_FIRST = false;
+fn top_first() -> bool {
+    return false;
+}
 
 fn slot_sums(row: u32, column: u32, slot: Slot, top: Peak, reference: Reference) -> Sums {
     return pair_of_slot(exp_slot(slot, points(slot.x), reference));

@@ -299,34 +299,34 @@ fn plans_are_these() {
         ),
         (
             "software, as long as an invocation can loop with options",
-            loss_grad(32, 7680).softcap(30.0),
+            loss_grad(32, 7680).softcap(100.0),
             SOFTWARE,
             format!(
-                "1×546: {count}, row_per_invocation/capped/vectors/finishes/index/low_cap/grad 16, reduce 32"
+                "1×546: {count}, row_per_invocation/capped/vectors/finishes/index/grad 16, reduce 32"
             ),
         ),
         (
             "software, longer",
-            loss_grad(32, 7681).softcap(30.0),
+            loss_grad(32, 7681).softcap(100.0),
             SOFTWARE,
             format!(
-                "1×546: {count}, row_per_subgroup/capped/shuffle/shifted/finishes/index/low_cap/grad 16, reduce 32"
+                "1×546: {count}, row_per_subgroup/capped/shuffle/shifted/finishes/index/grad 16, reduce 32"
             ),
         ),
         (
             "software, as long as a team can loop with options",
-            loss_grad(32, 32_768).softcap(30.0),
+            loss_grad(32, 32_768).softcap(100.0),
             SOFTWARE,
             format!(
-                "1×128: {count}, row_per_subgroup/capped/shuffle/vectors/finishes/index/low_cap/grad 16, reduce 32"
+                "1×128: {count}, row_per_subgroup/capped/shuffle/vectors/finishes/index/grad 16, reduce 32"
             ),
         ),
         (
             "software, longer",
-            loss_grad(32, 32_772).softcap(30.0),
+            loss_grad(32, 32_772).softcap(100.0),
             SOFTWARE,
             format!(
-                "1×127: {count}, split_row_states/capped/shuffle/vectors/index/low_cap 16, split_row_merge/capped/vectors/finishes/index/low_cap 16, split_row_apply/capped/vectors/index/low_cap/grad 64, reduce 32"
+                "1×127: {count}, split_row_states/capped/shuffle/vectors/index 16, split_row_merge/capped/vectors/finishes/index 16, split_row_apply/capped/vectors/index/grad 64, reduce 32"
             ),
         ),
         (
@@ -712,18 +712,18 @@ fn plans_with_options_are_these() {
         ),
         (
             "software, interleaved",
-            loss_grad(18, 7680).inner(2).logit_scale(0.5),
+            loss_grad(18, 7680).inner(2).softcap(100.0),
             SOFTWARE,
             format!(
-                "1×546: {count}, row_per_invocation/scaled/finishes/index/strided/grad 16, reduce 32"
+                "1×546: {count}, row_per_invocation/capped/finishes/index/strided/grad 16, reduce 32"
             ),
         ),
         (
             "software, interleaved, longer than an invocation can loop",
-            loss_grad(18, 7681).inner(2).logit_scale(0.5),
+            loss_grad(18, 7681).inner(2).softcap(100.0),
             SOFTWARE,
             format!(
-                "1×546: {count}, row_per_subgroup/scaled/shuffle/finishes/index/strided/grad 8, reduce 32"
+                "1×546: {count}, row_per_subgroup/capped/shuffle/finishes/index/strided/grad 8, reduce 32"
             ),
         ),
         (

@@ -410,15 +410,15 @@ pub const BUGS: &[Bug] = &[
     (
         "the full sums are taken for sums in other units",
         SHARED,
-        "vec3<f32>(lanes[0].y * scale.x,",
-        "vec3<f32>(lanes[0].y * scale.y,",
+        "vec2<f32>(lanes.pair.y * scale.x, 0.0),",
+        "vec2<f32>(lanes.pair.y * scale.y, 0.0),",
         "entropy",
     ),
     (
         "the entropy of a block stays in units of its reference",
         SHARED,
-        "0.0, lanes[0].z * scale.y)",
-        "0.0, lanes[0].z)",
+        "lanes.entropy * scale.y,",
+        "lanes.entropy,",
         "entropy",
     ),
     (
@@ -494,9 +494,37 @@ pub const BUGS: &[Bug] = &[
     (
         "a merge leaves the weighted gaps where they were",
         SHARED,
-        "let gap = high[1].x + (low[1].x + veil(low[1].y * drop));",
-        "let gap = high[1].x + low[1].x;",
+        "let gap = high.weighted.x + (low.weighted.x + veil(low.weighted.y * drop));",
+        "let gap = high.weighted.x + low.weighted.x;",
         "dense_weights",
+    ),
+    (
+        "a slot with a larger maximum leaves the gaps before it where they were",
+        SHARED,
+        "a.weighted.x + select(0.0, veil(a.weighted.y * rise), rise > 0.0)",
+        "a.weighted.x",
+        "dense_weights",
+    ),
+    (
+        "a slot with a smaller maximum leaves its gaps where they were",
+        SHARED,
+        "b.weighted.x - select(0.0, veil(b.weighted.y * rise), rise < 0.0)",
+        "b.weighted.x",
+        "dense_weights",
+    ),
+    (
+        "the gaps of a lane stay with its first maximum",
+        SHARED,
+        "select(a.top, b.top, rise > 0.0)",
+        "a.top",
+        "dense_weights",
+    ),
+    (
+        "a label that is no number goes unnoticed",
+        OPTIONS,
+        "    seen |= select(0u, BAD_WEIGHT, bad);\n    return bitcast<f32>(select(bits, 0u",
+        "    return bitcast<f32>(select(bits, 0u",
+        "bad_weights",
     ),
     (
         "masked classes count as the lowest number",
@@ -951,15 +979,15 @@ pub const BUGS: &[Bug] = &[
     (
         "dense labels are not weighted",
         OPTIONS,
-        "a = veil(a * class_weight(column));",
+        "a = veil4(a * weights);",
         "",
         "class_weights",
     ),
     (
         "a weight of -0 is none",
         OPTIONS,
-        "if bits >= EXPONENT && bits != 0x80000000u {",
-        "if bits >= EXPONENT {",
+        "bits >= EXPONENT && bits != 0x80000000u;",
+        "bits >= EXPONENT;",
         "class_weights",
     ),
     (
@@ -979,8 +1007,8 @@ pub const BUGS: &[Bug] = &[
     (
         "what is no weight goes unnoticed",
         OPTIONS,
-        "        seen |= BAD_WEIGHT;\n        return 0.0;\n    }\n    return abs",
-        "        return 0.0;\n    }\n    return abs",
+        "    seen |= select(0u, BAD_WEIGHT, bad);\n    return bitcast<f32>(select(bits & 0x7fffffffu",
+        "    return bitcast<f32>(select(bits & 0x7fffffffu",
         "bad_weights",
     ),
     (
@@ -1106,15 +1134,15 @@ pub const BUGS: &[Bug] = &[
     (
         "dense labels get no share",
         OPTIONS,
-        "fma(params.keep_high, y, share.x)",
-        "(params.keep_high * y)",
+        "fma(vec4<f32>(params.keep_high), a, vec4<f32>(share.x))",
+        "(params.keep_high * a)",
         "smoothing",
     ),
     (
         "weights are summed up in other units",
         OPTIONS,
-        "class_weight(column) * params.share_unit",
-        "class_weight(column)",
+        "var a = vec4<f32>(params.share_unit);",
+        "var a = vec4<f32>(1.0);",
         "smoothing",
     ),
     (
@@ -1127,15 +1155,15 @@ pub const BUGS: &[Bug] = &[
     (
         "a masked class with a share goes unnoticed",
         OPTIONS,
-        "if any(slot.masked & (a > vec4<f32>(0.0))) {\n            seen |= LOSS_UP;",
-        "if any(slot.masked & (a > vec4<f32>(0.0))) {\n            seen |= 0u;",
+        "seen |= select(0u, LOSS_UP, any(slot.masked & (a > vec4<f32>(0.0))));",
+        "",
         "smoothing",
     ),
     (
         "columns past the last class have its weight",
         OPTIONS,
-        "if column >= params.classes {\n        return 0.0;",
-        "if column >= params.classes + 4u {\n        return 0.0;",
+        "a = select(vec4<f32>(0.0), a, columns < vec4<u32>(params.classes));",
+        "",
         "smoothing",
     ),
     // ---- z-loss
@@ -1410,22 +1438,22 @@ pub const BUGS: &[Bug] = &[
     (
         "a merge leaves the entropy where it was",
         MORE_OPTIONS,
-        "let moved = low[0].z + veil(low[0].x * (2.0 * min(drop, 64.0)));",
-        "let moved = low[0].z;",
+        "let moved = low.entropy + veil(low.pair.x * (2.0 * min(drop, 64.0)));",
+        "let moved = low.entropy;",
         "entropy",
     ),
     (
         "the maximum that the lower state left out moves without entropy",
         MORE_OPTIONS,
-        "veil(low[0].x * (2.0 * min(drop, 64.0)))",
-        "veil((low[0].x - 1.0) * (2.0 * min(drop, 64.0)))",
+        "veil(low.pair.x * (2.0 * min(drop, 64.0)))",
+        "veil((low.pair.x - 1.0) * (2.0 * min(drop, 64.0)))",
         "entropy",
     ),
     (
         "a merge does not rescale the entropy",
         MORE_OPTIONS,
-        "let entropy = high[0].z + veil(moved * rescale);",
-        "let entropy = high[0].z + moved;",
+        "let entropy = high.entropy + veil(moved * rescale);",
+        "let entropy = high.entropy + moved;",
         "entropy",
     ),
     (
@@ -1693,8 +1721,8 @@ pub const BUGS: &[Bug] = &[
     (
         "a merge does not rescale the product with the vector",
         MORE_OPTIONS,
-        "high[1].x + veil(low[1].x * rescale), 0.0, 0.0)",
-        "high[1].x + low[1].x, 0.0, 0.0)",
+        "high.weighted.x + veil(low.weighted.x * rescale)",
+        "high.weighted.x + low.weighted.x",
         "softmax_backward",
     ),
     (

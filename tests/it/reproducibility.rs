@@ -350,7 +350,7 @@ fn no_choice_of_the_planner_changes_a_bit() {
 #[test]
 fn a_software_driver_reaches_the_end_of_the_longest_rows() {
     use Strategy::{RowPerInvocation, RowPerSubgroup, RowPerWorkgroup};
-    use Wanted::{Grad, LogSoftmax, Loss, Lse, Predictions, Softmax};
+    use Wanted::{Entropy, Grad, LogSoftmax, Loss, Lse, Predictions, Softmax};
     let engine = gpu!();
     if !engine.profile().software {
         return;
@@ -359,11 +359,21 @@ fn a_software_driver_reaches_the_end_of_the_longest_rows() {
         let case = job(Shape::Normal, Kind::Index, 2, k);
         case.want(wanted.iter().copied())
     };
-    // All options, whose columns have loops of their own.
     let with_options = |kind, k| {
         let mut case = with_every_option(kind, 2, k);
-        case.reduction = Reduction::Sum;
+        (case.reduction, case.same_dtype_out) = (Reduction::Sum, false);
         case
+    };
+    // Those of which the columns of a slot have loops of their own.
+    let with_slot_loops = |kind, k| {
+        let mut case = with_options(kind, k);
+        (case.softcap, case.same_dtype_out) = (Some(100.0), true);
+        case
+    };
+    let smoothed = |k, wanted: &[Wanted]| {
+        let mut case = plain(k, wanted);
+        case.label_smoothing = 0.1;
+        case.want(wanted.iter().copied())
     };
     let one_team = |shuffles: bool| {
         limited(engine, |profile| {
@@ -416,12 +426,32 @@ fn a_software_driver_reaches_the_end_of_the_longest_rows() {
         (
             RowPerInvocation,
             vec![&shuffled],
-            with_options(Kind::Index, 7680),
+            smoothed(524_288, &[Loss, Entropy]),
         ),
         (
             RowPerInvocation,
             vec![&shuffled],
-            with_options(Kind::Dense, 7680),
+            smoothed(131_072, &[Loss, Entropy, Softmax, Grad]),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            with_options(Kind::Index, 65_536),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            with_options(Kind::Dense, 65_535),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            with_slot_loops(Kind::Index, 7680),
+        ),
+        (
+            RowPerInvocation,
+            vec![&shuffled],
+            with_slot_loops(Kind::Dense, 7680),
         ),
         (
             RowPerSubgroup,
@@ -436,12 +466,17 @@ fn a_software_driver_reaches_the_end_of_the_longest_rows() {
         (
             RowPerSubgroup,
             by_teams.clone(),
-            with_options(Kind::Index, 32_768),
+            with_options(Kind::Index, 262_144),
         ),
         (
             RowPerSubgroup,
             by_teams.clone(),
-            with_options(Kind::Dense, 32_768),
+            with_slot_loops(Kind::Index, 32_768),
+        ),
+        (
+            RowPerSubgroup,
+            by_teams.clone(),
+            with_slot_loops(Kind::Dense, 32_768),
         ),
         (
             RowPerWorkgroup,
@@ -456,7 +491,12 @@ fn a_software_driver_reaches_the_end_of_the_longest_rows() {
         (
             RowPerWorkgroup,
             by_teams.clone(),
-            with_options(Kind::Dense, 32_768),
+            with_options(Kind::Dense, 262_144),
+        ),
+        (
+            RowPerWorkgroup,
+            by_teams.clone(),
+            with_slot_loops(Kind::Dense, 32_768),
         ),
     ] {
         // A base that is guessed, wrongly; in the first row the maximum of each block is its last.
