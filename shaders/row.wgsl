@@ -75,22 +75,22 @@ fn written_columns() -> u32 {
     return select(params.classes, params.row_length, PADDED);
 }
 
-// Writes the outputs of a slot whose logits have been read.
+// Writes the outputs of four columns whose logits have been read. The first may be before the row.
 fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
     let end = written_columns();
-    if column >= end {
+    if column + SLOT - 1u >= end + SLOT - 1u {
         return;
     }
     let slot = slot_of(bits);
     let place = points(slot.x);
     let p = exp_slot(slot, place, done.reference) * done.share;
     let at = element(row, column);
-    let count = min(SLOT, end - column);
+    let inside = vec2<u32>(columns_before(column), min(SLOT, end - column));
     let past = vec4<u32>(column, column + 1u, column + 2u, column + 3u) >= vec4<u32>(params.classes);
     let nan = vec4<u32>(0x7fc00000u);
     if WRITES_SOFTMAX {
         let bits = select(bitcast<vec4<u32>>(p), nan, (seen & POISONED) != 0u);
-        put_softmax(params.softmax_start + at, column_step(), count, select(bits, vec4<u32>(0u), past));
+        put_softmax(params.softmax_start + at, column_step(), inside, select(bits, vec4<u32>(0u), past));
     }
     if WRITES_LOG_SOFTMAX {
         var bits: vec4<u32>;
@@ -98,7 +98,7 @@ fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
             bits[i] = log_softmax_bits(slot.x[i], slot.masked[i], done);
         }
         bits = select(bits, nan, (seen & POISONED) != 0u);
-        put_softmax(params.log_softmax_start + at, column_step(), count, select(bits, vec4<u32>(MINUS_INF), past));
+        put_softmax(params.log_softmax_start + at, column_step(), inside, select(bits, vec4<u32>(MINUS_INF), past));
     }
     if WRITES_GRAD {
         let grad = slot_grad(row, column, slot, veil4(p), done.pull, done.label.column);
@@ -109,9 +109,9 @@ fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
             bits = select(bits, vec4<u32>(0u), past);
         }
         if GRAD_OVER_LOGITS {
-            put_logits(at, column_step(), count, bits);
+            put_logits(at, column_step(), inside, bits);
         } else {
-            put_grad(at, column_step(), count, bits);
+            put_grad(at, column_step(), inside, bits);
         }
     }
 }

@@ -86,10 +86,12 @@ fn team_block(row: u32, start: u32, end: u32) -> RowState {
 
 // Writes the columns from `start` to `end`; each member those that it alone reads.
 fn team_write(row: u32, start: u32, end: u32, done: Row) {
-    for (var block = start; block < end; block += SLOT * TEAM * STRIPES) {
+    let lead = lead_of(row);
+    let columns = end - start + select(0u, lead, end == written_columns());
+    for (var block = 0u; block < columns; block += SLOT * TEAM * STRIPES) {
         for (var stripe = 0u; stripe < STRIPES; stripe += 1u) {
-            let column = block + SLOT * (stripe * TEAM + local % TEAM);
-            write_slot(row, column, slot_bits(row, column, params.classes), done);
+            let column = start + block + SLOT * (stripe * TEAM + local % TEAM) - lead;
+            write_slot(row, column, bits_to_write(row, column), done);
         }
     }
 }

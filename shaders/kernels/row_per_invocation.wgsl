@@ -122,11 +122,11 @@ fn row_per_invocation(
                 write_slot(row, SLOT * v, held[v], done);
             }
         } else {
-            for (var stripe = 0u; stripe < written_columns(); stripe += STRIPE) {
-                var window = window_at(row, stripe, params.classes);
+            let lead = lead_of(row);
+            for (var stripe = 0u; stripe < written_columns() + lead; stripe += STRIPE) {
                 for (var v = 0u; v < LANES; v += 1u) {
-                    let column = stripe + SLOT * v;
-                    write_slot(row, column, next_bits(&window, row, column, params.classes), done);
+                    let column = stripe + SLOT * v - lead;
+                    write_slot(row, column, bits_to_write(row, column), done);
                 }
             }
         }

@@ -5,4 +5,4 @@ fn logit_word(at: u32) -> u32 {
 }
 
 // Nobody writes over logits that can only be read.
-fn put_logits(at: u32, step: u32, count: u32, bits: vec4<u32>) {}
+fn put_logits(at: u32, step: u32, inside: vec2<u32>, bits: vec4<u32>) {}

@@ -4,6 +4,6 @@ fn logit_vector(at: u32) -> vec4<u32> {
     return logits[at];
 }
 
-fn put_logits(at: u32, step: u32, count: u32, bits: vec4<u32>) {
+fn put_logits(at: u32, step: u32, inside: vec2<u32>, bits: vec4<u32>) {
     logits[(params.logits_start + at) / 4u] = bits;
 }

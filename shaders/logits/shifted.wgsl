@@ -31,3 +31,19 @@ fn slot_bits(row: u32, column: u32, end: u32) -> vec4<u32> {
     var window = window_at(row, column, end);
     return next_bits(&window, row, column, end);
 }
+
+// What is written takes the vectors as they are: columns from `lead_of` below 0, which wraps, on.
+fn lead_of(row: u32) -> u32 {
+    return (params.logits_start + element(row, 0u)) % 4u;
+}
+
+// How many of four columns are before the row.
+fn columns_before(column: u32) -> u32 {
+    return select(0u, 0u - column, column >= 0x80000000u);
+}
+
+// The bits of the four columns of a vector; what is not of the row is anything.
+fn bits_to_write(row: u32, column: u32) -> vec4<u32> {
+    let start = params.logits_start + element(row, 0u);
+    return logit_vector(min(start + column, start + params.end_column - 1u) / 4u);
+}

@@ -9,10 +9,10 @@ fn halves_of(bits: vec4<u32>) -> vec2<u32> {
     return low | (high << vec2<u32>(16u));
 }
 
-fn put_softmax(at: u32, step: u32, count: u32, bits: vec4<u32>) {
+fn put_softmax(at: u32, step: u32, inside: vec2<u32>, bits: vec4<u32>) {
     softmax[at / 4u] = halves_of(bits);
 }
 
-fn put_grad(at: u32, step: u32, count: u32, bits: vec4<u32>) {
+fn put_grad(at: u32, step: u32, inside: vec2<u32>, bits: vec4<u32>) {
     grad[(params.grad_start + at) / 4u] = halves_of(bits);
 }

@@ -39,10 +39,10 @@ fn half_piece(at: u32, half: u32) -> Piece {
     return Piece(at / 2u, ~(0xffffu << shift), half << shift);
 }
 
-fn put_softmax(at: u32, step: u32, count: u32, bits: vec4<u32>) {
+fn put_softmax(at: u32, step: u32, inside: vec2<u32>, bits: vec4<u32>) {
     for (var i = 0u; i < SLOT; i += 1u) {
-        if i < pieces(step, count) {
-            let piece = piece_of(at, step, count, bits, i);
+        if i < pieces(step, inside.y) {
+            let piece = piece_of(at, step, inside.y, bits, i);
             if piece.kept == 0u {
                 atomicStore(&softmax[piece.word], piece.value);
             } else if piece.kept != 0xffffffffu {
@@ -53,10 +53,10 @@ fn put_softmax(at: u32, step: u32, count: u32, bits: vec4<u32>) {
     }
 }
 
-fn put_grad(at: u32, step: u32, count: u32, bits: vec4<u32>) {
+fn put_grad(at: u32, step: u32, inside: vec2<u32>, bits: vec4<u32>) {
     for (var i = 0u; i < SLOT; i += 1u) {
-        if i < pieces(step, count) {
-            let piece = piece_of(params.grad_start + at, step, count, bits, i);
+        if i < pieces(step, inside.y) {
+            let piece = piece_of(params.grad_start + at, step, inside.y, bits, i);
             if piece.kept == 0u {
                 atomicStore(&grad[piece.word], piece.value);
             } else if piece.kept != 0xffffffffu {

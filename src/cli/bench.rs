@@ -15,6 +15,7 @@ mod report;
 mod sets;
 mod timing;
 mod verify;
+mod workers;
 mod yardstick;
 
 use pollster::block_on;
@@ -54,11 +55,12 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let (tested, cold_start) = overhead::cold_start(&args.device)?;
     let gpu = Gpu::like(&tested, profile(&tested, args), args.shader_checks)?;
     drop(tested);
+    let pinned = workers::pin();
     let overhead = match args.check {
         true => None,
         false => Some((cold_start, overhead::recording(&gpu)?)),
     };
-    let mut report = Report::new(&gpu, overhead);
+    let mut report = Report::new(&gpu, overhead, pinned);
     let cases = cases::cases(args, megabytes(args, gpu.engine.profile()));
 
     // Nothing else goes where a file is printed.

@@ -118,7 +118,7 @@ fn every_file_has_every_case() {
     let report: Value = serde_json::from_str(&read("b.json")).unwrap();
     assert_eq!(
         keys(&report),
-        "accuracy adapter backend cases clock cold_start command commit date driver machine recording \
+        "accuracy adapter backend cases clock cold_start command commit date driver machine pinned_threads recording \
          software subgroup version"
     );
     assert_eq!(

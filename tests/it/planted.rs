@@ -93,6 +93,34 @@ pub const BUGS: &[Bug] = &[
         "last_columns",
     ),
     (
+        "what is before a row is written with it",
+        SHARED,
+        "return select(0u, 0u - column, column >= 0x80000000u);",
+        "return 0u;",
+        "last_columns",
+    ),
+    (
+        "the last vector of a row that begins inside one is not written",
+        INVOCATION,
+        "stripe < written_columns() + lead;",
+        "stripe < written_columns();",
+        "last_columns",
+    ),
+    (
+        "the last vector of a row that begins inside one is not written by its team",
+        SUBGROUP,
+        "select(0u, lead, end == written_columns())",
+        "0u",
+        "last_columns",
+    ),
+    (
+        "rows that begin inside a vector are written as if they did not",
+        SHARED,
+        "return (params.logits_start + element(row, 0u)) % 4u;",
+        "return params.logits_start % 4u;",
+        "last_columns",
+    ),
+    (
         "a window stays where it is",
         INVOCATION,
         "        let bits = next_bits(&window, row",
@@ -291,8 +319,8 @@ pub const BUGS: &[Bug] = &[
     (
         "a slot of a window is read again after it was written",
         INVOCATION,
-        "write_slot(row, column, next_bits(&window, row, column, params.classes), done);",
-        "write_slot(row, column, next_bits(&window, row, column, params.classes), done);\nwrite_slot(row, column, slot_bits(row, column, params.classes), done);",
+        "write_slot(row, column, bits_to_write(row, column), done);\n                }",
+        "write_slot(row, column, bits_to_write(row, column), done);\nwrite_slot(row, column, bits_to_write(row, column), done);\n                }",
         "in_place",
     ),
     (
@@ -1699,8 +1727,8 @@ pub const BUGS: &[Bug] = &[
     (
         "the padding of a NaN row is NaN in softmax",
         MORE_OPTIONS,
-        "count, select(bits, vec4<u32>(0u), past)",
-        "count, bits",
+        "inside, select(bits, vec4<u32>(0u), past)",
+        "inside, bits",
         "padded",
     ),
     (
@@ -1713,8 +1741,8 @@ pub const BUGS: &[Bug] = &[
     (
         "the padding of log-softmax is 0",
         MORE_OPTIONS,
-        "count, select(bits, vec4<u32>(MINUS_INF), past)",
-        "count, select(bits, vec4<u32>(0u), past)",
+        "inside, select(bits, vec4<u32>(MINUS_INF), past)",
+        "inside, select(bits, vec4<u32>(0u), past)",
         "padded",
     ),
     // ---- products of the Jacobian

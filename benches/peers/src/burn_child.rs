@@ -54,6 +54,7 @@ fn answer_all(device_type: &str) -> Result<(), Box<dyn Error>> {
         .device_kind(kind(device_type))
         .init_with_setup()?;
     let info = setup.adapter.get_info();
+    crate::workers::pin();
     let version = crate::locked_version("burn");
     tell(&["hello", version, &info.name, &crate::driver(&info)])?;
     let mut case = None;

@@ -9,8 +9,8 @@
 //! * PyTorch: on the processor, as many threads as it has cores; `cross_entropy`, `backward`.
 //!
 //! All have their arrays where they compute, and no transfer is timed. softxent writes into arrays that
-//! its caller gave; the others take new ones for what they return, as they do for everybody. Clocks are
-//! the host's. What a peer computes is compared with softxent's before it is timed; the contestants then
+//! its caller gave; the others take new ones for what they return, as they do for everybody. Threads that
+//! compute on the processor are pinned, each to a core of its own. Clocks are the host's. What a peer computes is compared with softxent's before it is timed; the contestants then
 //! take turns, so that what else the machine does hits all of them.
 
 mod burn_child;
@@ -18,6 +18,8 @@ mod child;
 mod random;
 mod resident;
 mod table;
+#[path = "../../../src/cli/bench/workers.rs"]
+mod workers;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -114,6 +116,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
         return Err("neither classes nor elements can be 0".into());
     }
     let engine = resident::engine()?;
+    workers::pin();
     let info = engine.adapter_info();
     let cores = std::thread::available_parallelism()?.get();
     let adapter = [info.name.clone(), driver(info)];
@@ -132,6 +135,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
         peers.push(Peer::new("torch", move || {
             let mut command = Command::new(&python);
             command.args(["-c", include_str!("torch_child.py"), &cores.to_string()]);
+            command.env("OMP_PROC_BIND", "true");
             command
         })?);
     }

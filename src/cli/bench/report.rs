@@ -29,6 +29,8 @@ pub struct Report {
     command: String,
     clock: &'static str,
     subgroup: Option<u32>,
+    /// See [`workers`](super::workers).
+    pinned_threads: usize,
     cold_start: Option<ColdStart>,
     recording: Option<Recording>,
     pub cases: Vec<Line>,
@@ -208,7 +210,11 @@ fn three_digits(value: f64) -> String {
 }
 
 impl Report {
-    pub fn new(gpu: &Gpu, overhead: Option<(ColdStart, Recording)>) -> Report {
+    pub fn new(
+        gpu: &Gpu,
+        overhead: Option<(ColdStart, Recording)>,
+        pinned_threads: usize,
+    ) -> Report {
         let info = gpu.engine.adapter_info();
         Report {
             adapter: info.name.clone(),
@@ -223,6 +229,7 @@ impl Report {
             command: command(),
             clock: gpu.clock.name(),
             subgroup: gpu.engine.profile().subgroup,
+            pinned_threads,
             cold_start: overhead.map(|(cold_start, _)| cold_start),
             recording: overhead.map(|(_, recording)| recording),
             cases: Vec::new(),
@@ -240,12 +247,22 @@ impl Report {
             None => "not used".to_owned(),
         };
         table.line("subgroups", subgroup);
+        if self.pinned_threads > 0 {
+            table.line("threads", self.threads());
+        }
         if let (Some(cold), Some(recording)) = (&self.cold_start, &self.recording) {
             table.line("clock", self.clock_in_words());
             table.line("cold start", cold_in_words(cold));
             table.line("recording", recording_in_words(recording));
         }
         table.finish()
+    }
+
+    fn threads(&self) -> String {
+        format!(
+            "{} of the driver, each on a core of its own",
+            self.pinned_threads
+        )
     }
 
     fn clock_in_words(&self) -> &'static str {
@@ -330,6 +347,9 @@ impl Report {
         if let (Some(cold), Some(recording)) = (&self.cold_start, &self.recording) {
             let (cold, recording) = (cold_in_words(cold), recording_in_words(recording));
             let _ = writeln!(text, "# cold start: {cold}; recording: {recording}");
+        }
+        if self.pinned_threads > 0 {
+            let _ = writeln!(text, "# threads: {}", self.threads());
         }
         text += "adapter,driver,rows,classes,op,dtype,labels,options,kernel,chosen,seconds,spread,runs,clock,bytes,\
                  gigabytes_per_second,yardstick_bytes_per_second,share\n";
