@@ -215,6 +215,7 @@ impl Engine {
         limit: Duration,
     ) -> Result<()> {
         let fault = self.planted(Operation::Wait);
+        let waits_for_all = submission.is_none();
         let until = wgpu::PollType::Wait {
             submission_index: submission,
             timeout: Some(limit),
@@ -234,7 +235,9 @@ impl Engine {
         self.alive()?;
         match waited {
             Ok(()) => {
-                locked(&self.faults).hung = false;
+                if waits_for_all {
+                    locked(&self.faults).hung = false;
+                }
                 Ok(())
             }
             Err(wgpu::PollError::Timeout) => Err(self.timed_out(what)),

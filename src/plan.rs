@@ -552,7 +552,7 @@ impl Plan {
     /// Plans with the strategy that suits the problem and the device.
     ///
     /// # Errors
-    /// [`Error::RowTooWide`], [`Error::DeviceTooSmall`].
+    /// [`Error::RowTooWide`], [`Error::DeviceTooSmall`], [`Error::BudgetTooSmall`].
     pub fn new(problem: &Problem, device: &DeviceProfile) -> Result<Plan> {
         let best = suitable(problem, device);
         match Plan::with_strategy(problem, device, best) {
@@ -571,7 +571,7 @@ impl Plan {
     /// Plans with a given strategy.
     ///
     /// # Errors
-    /// [`Error::RowTooWide`], [`Error::DeviceTooSmall`].
+    /// [`Error::RowTooWide`], [`Error::DeviceTooSmall`], [`Error::BudgetTooSmall`].
     pub fn with_strategy(
         problem: &Problem,
         device: &DeviceProfile,
@@ -992,7 +992,8 @@ impl Footprint {
         vectors += 4 * u64::from(problem.upstream() == Upstream::PerRow);
         for wanted in problem.outputs().iter() {
             match wanted {
-                Wanted::Grad if in_place => {}
+                // Of the two that an array counts for, one on the device and one in staging, the latter.
+                Wanted::Grad if in_place => matrices.push(problem.dtype().size() as u64 / 2),
                 Wanted::Loss | Wanted::ZLoss => {}
                 _ if wanted.has_classes() => matrices.push(out),
                 _ => vectors += 4,
@@ -1032,7 +1033,7 @@ fn chunk_shape(
     let share = share(device);
     let state_bytes = 4 * state_words(1, problem.classes(), strategy);
     let (inner, columns) = (problem.inner() as u64, problem.row_length());
-    let row_bytes = footprint.widest * columns as u64;
+    let row_bytes = footprint.widest.max(footprint.weights) * columns as u64;
     if state_bytes > usable {
         return Err(Error::RowTooWide {
             what: Slot::States.name(),
@@ -1067,11 +1068,12 @@ fn window(
 ) -> Result<[usize; 2]> {
     let footprint = Footprint::of(problem);
     let share = share(device);
-    let row_bytes = footprint.widest * problem.row_length() as u64;
+    let widest = footprint.widest.max(footprint.weights);
+    let row_bytes = widest * problem.row_length() as u64;
     let by_parts = |columns: u64| columns / PART as u64 * PART as u64;
     let by_memory =
         share.saturating_sub(footprint.vectors) / (footprint.matrices + footprint.weights);
-    let columns = by_parts(by_memory.min(usable / footprint.widest));
+    let columns = by_parts(by_memory.min(usable / widest));
     match (problem.inner(), strategy) {
         (1, Strategy::SplitRow) if columns > 0 => Ok([1, columns as usize]),
         (1, Strategy::SplitRow) => Err(Error::BudgetTooSmall {
@@ -1081,12 +1083,16 @@ fn window(
         (1, _) => Err(Error::RowTooWide {
             what: Slot::Logits.name(),
             needed: row_bytes,
-            limit: usable.min(share),
+            limit: usable,
+        }),
+        _ if row_bytes <= usable => Err(Error::BudgetTooSmall {
+            given: device.memory.unwrap_or(usable),
+            needed: 4 * footprint.row(problem.row_length()),
         }),
         _ => Err(Error::RowTooWide {
             what: "logits, whose rows are interleaved",
             needed: row_bytes,
-            limit: usable.min(share),
+            limit: usable,
         }),
     }
 }

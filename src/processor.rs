@@ -97,7 +97,7 @@ fn chunk_rows(problem: &Problem, memory: u64) -> usize {
     // Inputs, and outputs in f64; what is kept of a row, with its numbers.
     let column = problem.dtype().size() + 4 * usize::from(dense) + 8 * matrices;
     let row = column as u64 * problem.row_length() as u64 + 512;
-    let groups = memory / (row * problem.inner() as u64);
+    let groups = memory / row.saturating_mul(problem.inner() as u64);
     usize::try_from(groups).map_or(usize::MAX, |groups| {
         groups.max(1).saturating_mul(problem.inner())
     })

@@ -221,11 +221,15 @@ impl Engine {
         }
         self.alive()?;
         // Weights are counted by 32 bits on the device, and exact sums have room for so many rows.
-        let most = if problem.sums_weights() { 32 } else { 36 };
-        if problem.rows() as u64 >> most != 0 {
-            return Err(Error::TooLarge {
-                rows: problem.rows(),
-                classes: problem.classes(),
+        let (limit, bits) = match problem.sums_weights() {
+            true => ("rows whose weights a mean divides by", 32),
+            false => ("rows of a batch", 36),
+        };
+        if problem.rows() as u64 >> bits != 0 {
+            return Err(Error::DeviceTooSmall {
+                limit,
+                found: (1 << bits) - 1,
+                needed: problem.rows() as u64,
             });
         }
         let mut stream = Stream::new(self, &prepared, source, sink, results).await?;

@@ -4,8 +4,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::kernel::{LANES, Options, Params, Slot, Variant};
 use crate::plan::{Pass, Plan};
-use crate::problem::{Batch, Problem, Wanted};
+use crate::problem::{Batch, Problem, Results, Wanted};
 use crate::reference;
+use crate::stream::BAD_LABELS;
 
 /// How far the results of an engine can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,17 +308,27 @@ impl Engine {
         Ok(words)
     }
 
+    /// A run in which a label that is no class is the driver's doing.
+    async fn known_results(&self, problem: &Problem, batch: &Batch<'_>) -> Result<Results> {
+        self.run(problem, batch).await.map_err(|error| match error {
+            Error::Driver { what, reason } if what == BAD_LABELS => {
+                self.failed("the labels of known rows", reason, "classes".to_owned())
+            }
+            error => error,
+        })
+    }
+
     /// A batch with all that a naive kernel gets wrong; then the same one with a row that is NaN.
     async fn known_rows(&self, accuracy: Accuracy) -> Result<()> {
         let problem = known_problem()?;
         let (mut logits, labels) = known_batch();
         let batch = Batch::of(&logits).index(&labels);
         let known = reference::run(&problem, &batch)?;
-        let sound = self.run(&problem, &batch).await?;
+        let sound = self.known_results(&problem, &batch).await?;
         let poisoned = KNOWN.0 / 2;
         logits[poisoned * KNOWN.1] = f32::NAN;
         let batch = Batch::of(&logits).index(&labels);
-        let with_nan = self.run(&problem, &batch).await?;
+        let with_nan = self.known_results(&problem, &batch).await?;
 
         // Without exact rounding errors the whole loss of a confident row is lost beside 1, and with it all
         // digits of the gradient at the label: then only what is of the size of 1 has to be right.

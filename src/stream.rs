@@ -42,6 +42,8 @@ const COPIED: usize = 2 << 20;
 const HELD: usize = 1 << 16;
 /// Labels that are narrowed at once.
 const LABELS: usize = 256;
+/// What a driver refuses that takes a label for none.
+pub(crate) const BAD_LABELS: &str = "the labels";
 /// What mapped parts of a buffer begin at a multiple of.
 const ALIGNMENT: usize = wgpu::MAP_ALIGNMENT as usize;
 
@@ -226,7 +228,7 @@ impl<'a> Stream<'a> {
         while let Some(flight) = self.in_flight.pop_front() {
             self.land(flight).await?;
         }
-        Ok((self.results, self.times))
+        Ok((std::mem::take(&mut self.results), self.times))
     }
 
     /// Writes a piece where the device reads it, and submits all its work.
@@ -411,22 +413,29 @@ impl<'a> Stream<'a> {
             came: 0,
             failure: None,
         };
-        let rows = piece.rows.clone();
-        let (element, given) = match input.slot {
+        let (what, rows) = (input.slot.name(), piece.rows.clone());
+        let given = match input.slot {
             Slot::Logits => {
-                let put = &mut |bytes: &[u8]| filling.put(bytes);
-                let mut runs = runs(problem, piece, problem.row_length());
-                let given = runs.try_for_each(|run| self.source.logits(run.elements, put));
-                (problem.dtype().size(), given)
+                // By bytes, as half a value may be missing; run by run, as one may have what another lacks.
+                for run in runs(problem, piece, problem.row_length()) {
+                    let asked = run.elements.len() * problem.dtype().size();
+                    let before = filling.came;
+                    let put = &mut |bytes: &[u8]| filling.put(bytes);
+                    let given = self.source.logits(run.elements, put);
+                    given.map_err(failed(what))?;
+                    expect("bytes of logits", asked, (filling.came - before) as usize)?;
+                }
+                return filling.finish().map(|_| ());
             }
             Slot::ClassWeights => {
                 let classes = piece.classes(problem);
-                filling.put(bytemuck::cast_slice(&self.source.class_weights()[classes]));
-                (4, Ok(()))
+                let weights = self.source.class_weights().get(classes);
+                filling.put(bytemuck::cast_slice(weights.unwrap_or_default()));
+                Ok(())
             }
             Slot::Upstream => {
                 let put = &mut |values: &[f32]| filling.put(bytemuck::cast_slice(values));
-                (4, self.source.upstream(rows, put))
+                self.source.upstream(rows, put)
             }
             _ if matches!(problem.labels(), LabelKind::Index { .. }) => {
                 let put = &mut |labels: &[i64]| {
@@ -438,23 +447,25 @@ impl<'a> Stream<'a> {
                         filling.put(bytemuck::cast_slice(&words[..labels.len()]));
                     }
                 };
-                (4, self.source.labels(rows, put))
+                self.source.labels(rows, put)
             }
             _ => {
                 let put = &mut |values: &[f32]| filling.put(bytemuck::cast_slice(values));
                 let mut runs = runs(problem, piece, problem.row_length());
-                let given = runs.try_for_each(|run| self.source.dense(run.elements, put));
-                (4, given)
+                runs.try_for_each(|run| self.source.dense(run.elements, put))
             }
         };
-        given.map_err(failed(input.slot.name()))?;
-        let came = (filling.finish()? as usize).div_ceil(element);
-        // Half of the last word of logits may be nobody's.
-        let asked = match input.slot {
-            Slot::Logits => piece.rows.len() * piece.columns.len(),
-            _ => size as usize / element,
-        };
-        expect(input.slot.name(), asked, came)
+        given.map_err(failed(what))?;
+        expect(what, size as usize / 4, filling.finish()? as usize / 4)
+    }
+}
+
+impl Drop for Stream<'_> {
+    /// What is on its way after an error is waited for, but not without end, as who drops a queue would.
+    fn drop(&mut self) {
+        if !self.in_flight.is_empty() {
+            let _ = self.engine.wait("the kernels", None, self.engine.patience);
+        }
     }
 }
 
@@ -786,6 +797,13 @@ fn take_status(bytes: &[u8], step: &Step, serial: u32, results: &mut Results) ->
     let mut words = [0; STATUS_WORDS];
     bytemuck::cast_slice_mut(&mut words).copy_from_slice(&bytes[..STATUS_SIZE as usize]);
     let status = Status::from_words(&words);
+    if let Some(row) = status.first_bad_label {
+        let row = step.piece.rows.start as u64 + u64::from(row);
+        return Err(Error::Driver {
+            what: BAD_LABELS.to_owned(),
+            reason: format!("that of row {row} is no class, and was one when they were read first"),
+        });
+    }
     results.nan_rows += u64::from(status.nan_rows);
     let first = status.first_nan_row.map(u64::from);
     let first = first.map(|row| step.piece.rows.start as u64 + row);
@@ -797,7 +815,7 @@ fn take_status(bytes: &[u8], step: &Step, serial: u32, results: &mut Results) ->
         return Err(Error::Driver {
             what: "the sums of the batch".to_owned(),
             reason: format!(
-                "it counted {} rows, there are {}",
+                "it counted {} rows, and {} when the labels were read first",
                 status.valid_rows, results.valid_rows
             ),
         });

@@ -82,8 +82,8 @@ as in labels.ravel().
 A row whose logits hold a NaN, +inf or nothing but -inf comes out NaN, with a warning; with --strict \
 that is an error.
 
-After an error every output file is as it was before: outputs are replaced only once all of them \
-are computed and on the disk.
+Outputs are replaced only once all of them are computed and on the disk, one right after the other: \
+until then an error leaves every file as it was before.
 
 The keys of --json: loss and z_loss (a number, \"NaN\", \"Infinity\", \"-Infinity\" or null), rows, \
 valid_rows (not ignored), bad_rows (NaN), classes, axis, dtype, correct, denominator, device (\"gpu\" or \"cpu\"), adapter, driver, \
@@ -141,7 +141,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Memory for rows on their way through the device, such as 64MiB; a file may be of any size [default:
-    /// 64 MiB and up to as much again for each output]
+    /// 64 MiB and up to as much again for each output, more where one row is larger, or a group of
+    /// interleaved ones]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
 

@@ -484,6 +484,39 @@ mod tests {
     }
 
     #[test]
+    fn an_integer_that_is_too_large_is_named() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        let mut data = vec![0; 8 * 50_000];
+        data[8 * 40_001 + 7] = 0x80;
+        let header = npy::write(Dtype::U64, &[50_000]).unwrap();
+        fs::write(&path, [header, data].concat()).unwrap();
+        let error = open(&path).unwrap().i64s(9..50_000, &mut |_| ());
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("a.flat[40001] is 9223372036854775808"),
+            "{message}"
+        );
+        open(&path).unwrap().i64s(0..40_001, &mut |_| ()).unwrap();
+    }
+
+    #[test]
+    fn targets_are_where_paths_lead() {
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        let target = |path: &Path| Location::of(path).target();
+        assert_eq!(target(Path::new("missing.npy")), here.join("missing.npy"));
+        assert_eq!(target(Path::new("Cargo.toml")), here.join("Cargo.toml"));
+        let folder = tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        fs::create_dir(real.join("sub")).unwrap();
+        let round = folder.path().join("sub").join("..").join("missing.npy");
+        assert_eq!(target(&round), real.join("missing.npy"));
+        // Nowhere.
+        let nowhere = real.join("no").join("missing.npy");
+        assert_eq!(target(&nowhere), nowhere);
+    }
+
+    #[test]
     fn lack_of_memory_is_an_error() {
         let error = reserve::<i64>(Path::new("x.npy"), usize::MAX / 2).unwrap_err();
         assert!(matches!(error, ArrayError::Memory { .. }) && error.to_string().contains("x.npy"));

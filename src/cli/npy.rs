@@ -262,6 +262,32 @@ mod tests {
         })
     }
 
+    #[test]
+    fn written_headers_end_where_values_may_begin() {
+        for length in 0..200 {
+            let text = header(&"x".repeat(length), &[1]);
+            assert_eq!(text.len() % 64, 0);
+            assert_eq!(
+                u16::from_le_bytes([text[8], text[9]]) as usize,
+                text.len() - 10
+            );
+            let dict = text[10..].trim_ascii_end();
+            assert!(dict.ends_with(b"'shape': (1,), }"), "{length}");
+            assert!(text.ends_with(b"\n") && text.len() - 10 - dict.len() <= 64);
+        }
+        // The length of one of version 1 has two bytes.
+        let around = header("", &[1]);
+        let rest = around[10..].trim_ascii_end().len();
+        for (length, version) in [(65_000, 1), (65_001, 2)] {
+            let text = header(&"x".repeat(length - rest), &[1]);
+            assert_eq!(text[6], version);
+            assert_eq!(text.len() % 64, 0);
+        }
+        let descr = |dtype| String::from_utf8(write(dtype, &[1]).unwrap()[10..].to_vec()).unwrap();
+        assert!(descr(Dtype::U8).starts_with("{'descr': '|u1'"));
+        assert!(descr(Dtype::F32).starts_with("{'descr': '<f4'"));
+    }
+
     fn complaint<T: fmt::Debug>(result: Result<T, ArrayError>) -> String {
         result.unwrap_err().to_string()
     }

@@ -262,14 +262,17 @@ fn litter() -> MutexGuard<'static, Vec<PathBuf>> {
 /// Lets signals that end the process remove what it has not finished.
 #[cfg(unix)]
 fn tidy_at_signals() {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]) else {
+        let ends = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ];
+        let ends = ends.into_iter().filter(|&signal| !is_ignored(signal));
+        let Ok(mut signals) = signal_hook::iterator::Signals::new(ends) else {
             return;
         };
         let tidy = move || {
-            for signal in signals.forever() {
+            // That a file grew too large is said by the write that did it.
+            for signal in signals.forever().filter(|&signal| signal != SIGXFSZ) {
                 // Held until the end, so that no file is begun or renamed any more.
                 let litter = litter();
                 for path in litter.iter() {
@@ -282,6 +285,18 @@ fn tidy_at_signals() {
             .name("signals".into())
             .spawn(tidy);
     });
+}
+
+/// Whether who started this program wants it to go on, as `nohup` does.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action this only writes the present one to `action`, and has done so where it
+    // returns 0. There is no safe way to ask.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 #[cfg(not(unix))]

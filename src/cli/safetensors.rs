@@ -534,6 +534,35 @@ mod tests {
 "#;
 
     #[test]
+    fn values_are_those_of_the_tensor() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let header = r#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},
+            "b":{"dtype":"U8","shape":[2],"data_offsets":[3,5]}}"#;
+        let mut bytes = file(header, 0);
+        bytes.extend([1, 2, 3, 4, 5]);
+        fs::write(&path, bytes).unwrap();
+        for (tensor, expected) in [("a", &[1, 2, 3][..]), ("b", &[4, 5])] {
+            let at = format!("{}:{tensor}", path.display());
+            let values = array::open(at.as_ref()).unwrap().read_i64().unwrap();
+            assert_eq!(values, expected);
+        }
+    }
+
+    #[test]
+    fn names_of_tensors() {
+        let names = ["a", "", "__metadata__", "__metadata"].map(is_name);
+        assert_eq!(names, [true, false, false, true]);
+    }
+
+    #[test]
+    fn names_are_quoted_as_far_as_they_fit() {
+        assert_eq!(quoted("a\n"), "'a\\n'");
+        assert_eq!(quoted(&"é".repeat(64)), format!("'{}'", "é".repeat(64)));
+        assert_eq!(quoted(&"é".repeat(65)), format!("'{}…'", "é".repeat(64)));
+    }
+
+    #[test]
     fn good_and_bad_headers() {
         let folder = tempdir().unwrap();
         for line in TABLE.lines().skip(1) {

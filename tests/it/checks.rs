@@ -521,6 +521,25 @@ fn bad_weights(engine: &Engine, kernel: Strategy) -> Result<(), String> {
             ));
         }
     }
+    // Dense labels, of which the host sees nothing on the caller's own buffers.
+    let mut case = generate(Shape::Normal, Kind::Dense, 3, 6).reduce(Reduction::Sum);
+    case = case.want(ONE_PASS);
+    let good = bits(&run(engine, kernel, &case)?);
+    for (at, label) in [(6, f32::NAN), (11, f32::INFINITY), (8, f32::NEG_INFINITY)] {
+        let mut bad = case.clone();
+        bad.dense.as_mut().ok_or("no labels")?[at] = label;
+        let (found, _) = Guest::new(engine, kernel, &bad, Home::Apart(1))?.step()?;
+        for i in 0..3 {
+            let (found, good) = (parts(&found, i), parts(&good, i));
+            let is_nan = found.iter().all(|&word| f32::from_bits(word).is_nan());
+            if i == 1 && !is_nan || i != 1 && found != good {
+                return Err(format!(
+                    "loss and gradient of row {i} are {:?} where row 1 has the label {label}",
+                    found.into_iter().map(f32::from_bits).collect::<Vec<_>>()
+                ));
+            }
+        }
+    }
     Ok(())
 }
 

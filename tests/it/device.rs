@@ -468,7 +468,7 @@ const DRIVERS: &[(&str, &str, &str, Said)] = &[
         "integers are off by one",
         "let column = u32(label);",
         "let column = u32(label) + 1u;",
-        Said::Refused("the losses of known rows"),
+        Said::Refused("the labels of known rows"),
     ),
     (
         "two invocations take the same row",

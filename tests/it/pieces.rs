@@ -278,6 +278,37 @@ fn signals_leave_no_litter() {
     assert!(seen[0] > 0, "no signal came in time");
 }
 
+/// Who was told to ignore a signal does; a limit on files is an error, and leaves nothing.
+#[cfg(unix)]
+#[test]
+fn signals_that_are_ignored_and_limits() {
+    let folder = Folder::empty();
+    folder.save_f32("x.npy", "(4000, 100)", &Rng(1).normals(400_000));
+    let line = "run x.npy --softmax p.npy --device cpu --memory 1MB --quiet";
+    let shell = |before: &str, after: &str| {
+        let program = folder.command(line);
+        let words = [program.get_program()]
+            .into_iter()
+            .chain(program.get_args());
+        let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("{before} {} {after}", words.join(" "))]);
+        shell.current_dir(folder.path("."));
+        shell.output().unwrap()
+    };
+    let names = folder.names();
+    let limited = shell("ulimit -f 100;", "");
+    let message = String::from_utf8_lossy(&limited.stderr).into_owned();
+    assert_eq!(limited.status.code(), Some(1), "{message}");
+    assert!(message.contains("p.npy: "), "{message}");
+    assert_eq!(folder.names(), names);
+    // Sent again and again, from before the program has begun until after its end.
+    let kills = "& child=$!; while kill -HUP $child 2>/dev/null; do :; done; wait $child";
+    let ignoring = shell("trap '' HUP;", kills);
+    assert!(ignoring.status.success(), "{ignoring:?}");
+    assert!(folder.names().contains(&"p.npy".to_owned()));
+}
+
 /// A file that is written to while it is read is an error, or the values of the moment; never a crash.
 #[test]
 fn a_file_that_shrinks_is_an_error() {

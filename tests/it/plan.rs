@@ -53,6 +53,55 @@ fn with(change: fn(&mut DeviceProfile)) -> DeviceProfile {
     device
 }
 
+/// Class weights are as wide as f32 logits: a row of 16 bits that fits a binding, and its weights do not,
+/// goes in windows.
+#[test]
+fn weights_of_wide_rows_fit_too() {
+    let wide = |classes| {
+        let problem = Problem::of(1, classes).dtype(Dtype::F16).index_labels(-100);
+        let problem = problem
+            .class_weights()
+            .want([Wanted::Loss])
+            .build()
+            .unwrap();
+        Plan::new(&problem, &WEBGPU).unwrap().columns_per_chunk
+    };
+    let fits = (128 << 20) - 256;
+    assert_eq!(wide(fits / 4), fits / 4);
+    for classes in [fits / 4 + 1, 40_000_000, 80_000_000] {
+        assert!(4 * wide(classes) <= fits, "{classes}");
+    }
+}
+
+/// A gradient in the place of the logits still comes back through memory of its own.
+#[test]
+fn budgets_of_gradients_in_place() {
+    let problem = Problem::of(100_000, 1000)
+        .index_labels(-100)
+        .want([Wanted::Grad]);
+    let problem = problem.grad_over_logits(true).build().unwrap();
+    let device = with(|device| device.memory = Some(64 << 20));
+    let plan = Plan::new(&problem, &device).unwrap();
+    // Two chunks, each the logits, what is mapped for them, and what is mapped for the gradient.
+    let used = 2 * 3 * 4000 * plan.rows_per_chunk;
+    assert!(used <= 64 << 20 && used > 63 << 20, "{plan}");
+}
+
+/// Where a row would fit the device, it is the budget that is too small.
+#[test]
+fn budgets_that_are_too_small_are_named() {
+    let problem = Problem::of(1000, 1000).inner(1000).want([Wanted::Softmax]);
+    let problem = problem.build().unwrap();
+    let device = with(|device| device.memory = Some(20_000));
+    assert!(matches!(
+        Plan::new(&problem, &device),
+        Err(Error::BudgetTooSmall {
+            given: 20_000,
+            needed: 32_000
+        })
+    ));
+}
+
 fn loss_grad(rows: usize, classes: usize) -> ProblemBuilder {
     Problem::of(rows, classes)
         .index_labels(-100)

@@ -94,7 +94,7 @@ pub const BUGS: &[Bug] = &[
     ),
     (
         "what is before a row is written with it",
-        SHARED,
+        SUBGROUP,
         "return select(0u, 0u - column, column >= 0x80000000u);",
         "return 0u;",
         "last_columns",
@@ -310,10 +310,17 @@ pub const BUGS: &[Bug] = &[
         "poisoned_rows",
     ),
     (
-        "a slot is read again after it was written",
-        TEAMS,
+        "a slot of a part is read again after it was written",
+        SPLIT,
         "write_slot(row, column, slot_bits(row, column, params.classes), done);",
         "write_slot(row, column, slot_bits(row, column, params.classes), done);\nwrite_slot(row, column, slot_bits(row, column, params.classes), done);",
+        "in_place",
+    ),
+    (
+        "a slot of a team is read again after it was written",
+        &[Strategy::RowPerSubgroup, Strategy::RowPerWorkgroup],
+        "write_slot(row, column, bits_to_write(row, column), done);\n        }\n",
+        "write_slot(row, column, bits_to_write(row, column), done);\nwrite_slot(row, column, bits_to_write(row, column), done);\n        }\n",
         "in_place",
     ),
     (

@@ -2,8 +2,8 @@
 
 use softxent::half::f16;
 use softxent::{
-    Batch, Denominator, Dtype, IndexLabels, Labels, MOST_CLASSES, Padding, Problem, ProblemBuilder,
-    Reduction, Upstream, Wanted,
+    Batch, Denominator, Dtype, IndexLabels, Labels, Logits, MOST_CLASSES, Outputs, Padding,
+    Problem, ProblemBuilder, Reduction, Source, Upstream, Wanted,
 };
 
 fn index(rows: usize, classes: usize) -> ProblemBuilder {
@@ -579,4 +579,28 @@ fn no_rows_are_no_mistake() {
     );
     let plain = Problem::of(0, 5).want([Wanted::Softmax]).build().unwrap();
     assert_eq!(plain.check(&Batch::default()).unwrap(), 0);
+}
+
+#[test]
+fn outputs_are_a_set() {
+    let outputs: Outputs = [Wanted::Grad, Wanted::Loss, Wanted::Grad]
+        .into_iter()
+        .collect();
+    assert!(outputs.iter().eq([Wanted::Loss, Wanted::Grad]));
+}
+
+#[test]
+fn logits_that_are_none() {
+    assert!(Logits::default().is_empty() && Logits::from(&[f16::ZERO; 0]).is_empty());
+    assert!(!Logits::from(&[0.0f32; 1]).is_empty() && !Logits::from(&[f16::ZERO; 2]).is_empty());
+}
+
+/// The bytes of some logits, which a batch in memory gives as a source.
+#[test]
+fn a_batch_gives_its_bytes() {
+    let halves = [1.0, 2.0, 3.0].map(f16::from_f32);
+    let mut bytes = Vec::new();
+    let mut batch = Batch::of(&halves);
+    Source::logits(&mut batch, 1..3, &mut |some| bytes.extend_from_slice(some)).unwrap();
+    assert_eq!(bytes, bytemuck::cast_slice::<f16, u8>(&halves[1..]));
 }

@@ -135,9 +135,11 @@ fn table(file: &str) -> String {
     lines.into_iter().map(indented).collect()
 }
 
-/// A CSV whose lines of comment begin with #: the first of these, and the other lines by column.
+/// A CSV whose lines of comment begin with #: the first of these, the date that the second begins with, and
+/// the other lines by column.
 struct Csv {
     comment: String,
+    date: String,
     lines: Vec<HashMap<String, String>>,
 }
 
@@ -152,8 +154,14 @@ impl Csv {
             assert_eq!(cells.len(), names.len(), "{file}: {cells:?}");
             names.iter().cloned().zip(cells).collect()
         };
+        let said = |at: usize| {
+            comments
+                .get(at)
+                .map_or("", |line| line.trim_start_matches(['#', ' ']))
+        };
         Csv {
-            comment: comments[0].trim_start_matches(['#', ' ']).to_owned(),
+            comment: said(0).to_owned(),
+            date: said(1).split(',').next().unwrap_or_default().to_owned(),
             lines: cells.map(by_name).collect(),
         }
     }
@@ -253,7 +261,7 @@ fn ratios(file: &str) -> String {
     }
     if wrong {
         lines.push(
-            "¹ burn's loss is wrong there: its sums end after 262132 numbers on this adapter.  "
+            "¹ burn's loss or gradient is wrong there: the column burn_is_wrong says by how much.  "
                 .to_owned(),
         );
     }
@@ -312,8 +320,8 @@ fn rates(file: &str) -> String {
     let first = &csv.lines[0];
     lines.push(String::new());
     lines.push(format!(
-        "<sub>GB/s of the bytes that have to move. {}, {}, 2026-11-25; `{}`; all of it: [{file}]({file}).</sub>",
-        first["adapter"], first["driver"], csv.comment,
+        "<sub>GB/s of the bytes that have to move. {}, {}, {}; `{}`; all of it: [{file}]({file}).</sub>",
+        first["adapter"], first["driver"], csv.date, csv.comment,
     ));
     lines.join("\n") + "\n"
 }
@@ -349,8 +357,8 @@ fn options(file: &str) -> String {
     let first = &csv.lines[0];
     lines.push(String::new());
     lines.push(format!(
-        "<sub>{}, {}, {} × {} f32, 2026-11-26; `{}`; all of it: [{file}]({file}).</sub>",
-        first["adapter"], first["driver"], first["rows"], first["classes"], csv.comment,
+        "<sub>{}, {}, {} × {} f32, {}; `{}`; all of it: [{file}]({file}).</sub>",
+        first["adapter"], first["driver"], first["rows"], first["classes"], csv.date, csv.comment,
     ));
     lines.join("\n") + "\n"
 }

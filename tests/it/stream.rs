@@ -429,6 +429,84 @@ fn sources_and_sinks_may_fail() {
     });
 }
 
+/// A source whose answers are not always the same, and end inside a value.
+struct Fickle {
+    /// The label of the last row, of the first answer and of the others.
+    labels: [i64; 2],
+    asked: usize,
+    /// Bytes of logits that are left out.
+    missing: usize,
+}
+
+impl Source for Fickle {
+    fn logits(
+        &mut self,
+        elements: Range<usize>,
+        put: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), StreamError> {
+        put(&vec![0; 2 * elements.len() - self.missing]);
+        Ok(())
+    }
+
+    fn labels(
+        &mut self,
+        rows: Range<usize>,
+        put: &mut dyn FnMut(&[i64]),
+    ) -> Result<(), StreamError> {
+        let mut labels = vec![1; rows.len()];
+        labels[rows.len() - 1] = self.labels[self.asked.min(1)];
+        self.asked += 1;
+        put(&labels);
+        Ok(())
+    }
+}
+
+/// What has become no class since the labels were checked, or a row to ignore, is an error; so are logits of
+/// which half a value is missing.
+#[test]
+fn sources_that_change_their_mind() {
+    let engine = gpu!();
+    let run = |labels, missing| {
+        let mut source = Fickle {
+            labels,
+            asked: 0,
+            missing,
+        };
+        let problem = Problem::of(5, 3).dtype(Dtype::F16).index_labels(-1);
+        let problem = problem.want([Wanted::Losses]).build().unwrap();
+        let mut bowl = Bowl::of(&problem);
+        let run = engine.run_stream(&problem, &mut source, &mut bowl);
+        pollster::block_on(run).map(|(totals, _)| totals.valid_rows)
+    };
+    assert_eq!(run([2, 2], 0).unwrap(), 5);
+    let message = |labels, missing| run(labels, missing).unwrap_err().to_string();
+    assert_eq!(
+        message([2, 3], 0),
+        "the driver refused the labels: that of row 4 is no class, and was one when they were read first"
+    );
+    assert!(message([2, -1], 0).contains("it counted 4 rows, and 5 when"));
+    assert_eq!(
+        message([2, 2], 1),
+        "bytes of logits: 29 values came where 30 were asked for"
+    );
+    assert_eq!(run([2, 2], 0).unwrap(), 5);
+}
+
+/// No rows of a group that is too large to count are no rows.
+#[test]
+fn no_rows_of_more_than_there_can_be() {
+    let problem = Problem::of(0, 128).inner(1 << 53).want([Wanted::Softmax]);
+    let problem = problem.build().unwrap();
+    let mut source = Fickle {
+        labels: [0; 2],
+        asked: 0,
+        missing: 0,
+    };
+    let mut bowl = Bowl::of(&problem);
+    let done = softxent::reference::run_stream(&problem, &mut source, &mut bowl, None);
+    assert_eq!(done.unwrap().valid_rows, 0);
+}
+
 /// Rows of one logit after another that is computed when it is asked for.
 struct Computed {
     logit: fn(usize) -> f32,
