@@ -60,7 +60,7 @@
 //! | promise | test |
 //! |---|---|
 //! | a row may be wider than a binding: 2²⁶ classes | `stream::a_row_may_be_wider_than_a_binding` |
-//! | rows past 2³² | `stream::more_rows_than_32_bits_can_count` (minutes, and so left out but with `--ignored`) |
+//! | rows past 2³² (minutes, and so only with `--ignored`) | `stream::more_rows_than_32_bits_can_count` |
 //! | a host call keeps to the memory that it is given | `stream::memory_is_kept_to` |
 //! | the command keeps to it whatever the size of a file | `pieces::memory_does_not_grow_with_the_file` |
 //!

@@ -12,11 +12,11 @@ use crate::common::set;
 const CHECK: &str = "benches/results/2026-11-25_llvmpipe_check.json";
 const BEGIN: &str = "<!-- Made from the results of `softxent check` by tests/it/readme.rs -->\n";
 /// What `benches/peers` said.
-const PEERS: &str = "benches/results/2026-11-25_llvmpipe_peers.csv";
+const PEERS: &str = "benches/results/2026-11-26_llvmpipe_peers.csv";
 const BEGIN_RATIOS: &str =
     "<!-- Made from the results of `benches/peers` by tests/it/readme.rs -->\n";
 /// What `softxent bench --csv` said.
-const RATES: &str = "benches/results/2026-11-25_llvmpipe_throughput.csv";
+const RATES: &str = "benches/results/2026-11-26_llvmpipe_throughput.csv";
 const BEGIN_RATES: &str =
     "<!-- Made from the results of `softxent bench` by tests/it/readme.rs -->\n";
 /// What `softxent bench --options --csv` said.
