@@ -76,9 +76,9 @@ fn exp_rest(gap: Four, n: vec4<f32>) -> vec4<f32> {
     return veil4(r_high + veil4(fma(r * r, q, r_low)));
 }
 
-// 2^(n - 127) from its bits, 0 where n is not above 0.
+// 2^(n - 127) from its bits, 0 where n is not above 0; n an integer below 256. 2^23 + n has n for its last bits.
 fn powers(n: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(vec4<u32>(vec4<i32>(max(n, vec4<f32>(0.0)))) << vec4<u32>(23u));
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(max(n, vec4<f32>(0.0)) + 0x1p23) << vec4<u32>(23u));
 }
 
 // exp of gap.x + gap.y from -105 to 0, within 1 ULP where it is at least 2^-126, else in [0, 2^-126].

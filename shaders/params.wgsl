@@ -69,7 +69,11 @@ struct Params {
     reserved_2: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> given: Params;
+
+// Every kernel begins by taking a copy: one driver (llvmpipe) reads a uniform lane by lane wherever it is
+// read under control flow. What decides on a barrier takes `given`, which is known to be uniform.
+var<private> params: Params;
 
 const NOT_WANTED = 0xffffffffu;
 

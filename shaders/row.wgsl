@@ -75,17 +75,21 @@ fn written_columns() -> u32 {
     return select(params.classes, params.row_length, PADDED);
 }
 
-// Writes the outputs of four columns whose logits have been read. The first may be before the row.
-fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row) {
-    let end = written_columns();
-    if column + SLOT - 1u >= end + SLOT - 1u {
-        return;
+// Writes the outputs of four columns whose logits have been read. Unless they are known to be in the row as
+// a `whole`, the first may be before it, and the last behind it.
+fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row, whole: bool) {
+    var inside = vec2<u32>(0u, SLOT);
+    if !whole {
+        let end = written_columns();
+        if column + SLOT - 1u >= end + SLOT - 1u {
+            return;
+        }
+        inside = vec2<u32>(columns_before(column), min(SLOT, end - column));
     }
     let slot = slot_of(bits);
     let place = points(slot.x);
     let p = exp_slot(slot, place, done.reference) * done.share;
     let at = element(row, column);
-    let inside = vec2<u32>(columns_before(column), min(SLOT, end - column));
     let past = vec4<u32>(column, column + 1u, column + 2u, column + 3u) >= vec4<u32>(params.classes);
     let nan = vec4<u32>(0x7fc00000u);
     if WRITES_SOFTMAX {

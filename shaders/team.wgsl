@@ -91,7 +91,7 @@ fn team_write(row: u32, start: u32, end: u32, done: Row) {
     for (var block = 0u; block < columns; block += SLOT * TEAM * STRIPES) {
         for (var stripe = 0u; stripe < STRIPES; stripe += 1u) {
             let column = start + block + SLOT * (stripe * TEAM + local % TEAM) - lead;
-            write_slot(row, column, bits_to_write(row, column), done);
+            write_slot(row, column, bits_to_write(row, column), done, false);
         }
     }
 }
@@ -100,7 +100,7 @@ fn team_write(row: u32, start: u32, end: u32, done: Row) {
 fn team_write_held(row: u32, start: u32, done: Row) {
     for (var group = 0u; group < LANES / TEAM; group += 1u) {
         for (var stripe = 0u; stripe < HELD_STRIPES; stripe += 1u) {
-            write_slot(row, held_column(start, group, stripe), held[group * STRIPES + stripe], done);
+            write_slot(row, held_column(start, group, stripe), held[group * STRIPES + stripe], done, false);
         }
     }
 }

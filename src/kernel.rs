@@ -174,8 +174,12 @@ impl Curve {
 
     fn wgsl(self) -> Vec<&'static str> {
         match self {
-            Curve::Plain => vec![shader!("curve/plain")],
-            Curve::Scaled => vec![shader!("curve/scaled"), shader!("curve/times")],
+            Curve::Plain => vec![shader!("curve/straight"), shader!("curve/plain")],
+            Curve::Scaled => vec![
+                shader!("curve/straight"),
+                shader!("curve/scaled"),
+                shader!("curve/times"),
+            ],
             Curve::Capped => vec![shader!("curve/capped"), shader!("curve/times")],
         }
     }
@@ -190,6 +194,9 @@ pub enum Width {
     Vectors,
     /// Four logits, out of which those of a slot are cut, and one output: f32 rows anywhere.
     Shifted,
+    /// The same, and four outputs where they are all of one row: f32 rows anywhere, but in the same place of a
+    /// vector in all arrays. For kernels that write as they read.
+    Alike,
 }
 
 /// What a row sums up.
@@ -408,7 +415,7 @@ impl Slot {
     /// The name of the variable in WGSL, and of the array in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Slot::Params => "params",
+            Slot::Params => "given",
             Slot::Logits => "logits",
             Slot::Labels => "labels",
             Slot::ClassWeights => "class_weights",
@@ -659,13 +666,17 @@ impl Variant {
                                 (Width::Words, false),
                                 (Width::Vectors, false),
                                 (Width::Shifted, false),
+                                (Width::Alike, false),
                                 (Width::Words, true),
                                 (Width::Vectors, true),
                             ] {
                                 // What is written piece by piece is read so.
-                                let pieces =
-                                    width == Width::Shifted || (width == Width::Vectors && halves);
+                                let pieces = matches!(width, Width::Shifted | Width::Alike)
+                                    || (width == Width::Vectors && halves);
                                 if pieces && logits == Access::ReadWrite {
+                                    continue;
+                                }
+                                if width == Width::Alike && !kernel.is_whole() {
                                     continue;
                                 }
                                 for finishes in [false, true] {
@@ -735,24 +746,23 @@ impl Variant {
                     match width {
                         Width::Words => shader!("logits/words"),
                         Width::Vectors => shader!("logits/vectors"),
-                        Width::Shifted => shader!("logits/shifted"),
+                        Width::Shifted | Width::Alike => shader!("logits/shifted"),
                     },
                     match (logits, width, halves) {
                         (Access::ReadWrite, Width::Words, true) => {
                             shader!("logits/read_write_halves")
                         }
                         (Access::ReadWrite, Width::Words, false) => shader!("logits/read_write"),
-                        (Access::ReadWrite, Width::Vectors | Width::Shifted, _) => {
-                            shader!("logits/read_write_vectors")
-                        }
+                        (Access::ReadWrite, ..) => shader!("logits/read_write_vectors"),
                         (_, Width::Words, _) => shader!("logits/read"),
-                        (_, Width::Vectors | Width::Shifted, _) => shader!("logits/read_vectors"),
+                        _ => shader!("logits/read_vectors"),
                     },
                     match (width, halves) {
                         (Width::Vectors, true) => shader!("outputs/half_vectors"),
                         (_, true) => shader!("outputs/halves"),
                         (Width::Words | Width::Shifted, false) => shader!("outputs/words"),
                         (Width::Vectors, false) => shader!("outputs/vectors"),
+                        (Width::Alike, false) => shader!("outputs/alike"),
                     },
                     match sums {
                         Sums::Plain => shader!("sums/plain"),
@@ -765,7 +775,7 @@ impl Variant {
                     shader!("slot"),
                     shader!("row"),
                 ]);
-                if width != Width::Shifted {
+                if !matches!(width, Width::Shifted | Width::Alike) {
                     parts.push(shader!("logits/apart"));
                 }
                 if !finishes || !kernel.is_whole() {
@@ -931,6 +941,7 @@ impl fmt::Display for Variant {
                 Width::Words => "",
                 Width::Vectors => "/vectors",
                 Width::Shifted => "/shifted",
+                Width::Alike => "/alike",
             })?;
             if *halves {
                 f.write_str("/halves")?;

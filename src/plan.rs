@@ -148,6 +148,8 @@ pub struct DeviceProfile {
     pub workgroup_memory: u32,
     /// Storage buffers of a shader, at most.
     pub max_storage_buffers: u32,
+    /// Whether a store to one component of a vector leaves the others alone, which WGSL does not promise.
+    pub stores_components: bool,
     /// Invocations of a subgroup, where it is always the same number and shuffles are to be used.
     pub subgroup: Option<u32>,
     /// Bytes that the chunks of a host call may take, on the device and for staging, where that is less
@@ -176,6 +178,9 @@ impl DeviceProfile {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            // SPIR-V says so of every store, and what naga writes for DX12 stores words. In Metal's language, and so
+            // in a browser, it may be a store of the whole.
+            stores_components: matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12),
             memory: None,
             tuning: None,
         }
@@ -198,6 +203,17 @@ impl DeviceProfile {
             false => Tuning::GPU,
         })
     }
+}
+
+/// Where the arrays of the shape of the logits are in their bindings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// All begin where a vector of four words does.
+    pub whole: bool,
+    /// All begin in the same place of a vector, and those that are written have room for their last as a whole.
+    pub alike: bool,
+    /// The logits have room for their last vector as a whole.
+    pub room: bool,
 }
 
 /// One shader with its compile-time values: what a pipeline is made from.
@@ -388,11 +404,9 @@ impl Pass {
         self
     }
 
-    /// The same pass for arrays that may not begin where a vector does, `whole` saying whether all do,
-    /// and for logits whose last vector is not theirs as a whole, `room` saying whether there is room
-    /// for it.
+    /// The same pass for arrays that are placed so.
     #[must_use]
-    pub fn placed(mut self, whole: bool, room: bool) -> Pass {
+    pub fn placed(mut self, placement: Placement) -> Pass {
         if let Variant::Row {
             width,
             logits,
@@ -401,10 +415,12 @@ impl Pass {
         } = &mut self.variant
         {
             let f32_only = self.options.dtype == Dtype::F32 && !*halves;
-            let shifts = room && *logits == Access::Read && f32_only;
+            let shifts = placement.room && *logits == Access::Read && f32_only;
             *width = match *width {
-                Width::Vectors if whole => Width::Vectors,
-                Width::Vectors | Width::Shifted if shifts => Width::Shifted,
+                Width::Vectors if placement.whole => Width::Vectors,
+                Width::Alike if shifts && placement.alike => Width::Alike,
+                Width::Words => Width::Words,
+                _ if shifts => Width::Shifted,
                 _ => Width::Words,
             };
         }
@@ -423,7 +439,7 @@ impl Pass {
         } = &mut self.variant
         {
             *logits = Access::ReadWrite;
-            if *width == Width::Shifted || !f32_only || *halves {
+            if matches!(*width, Width::Shifted | Width::Alike) || !f32_only || *halves {
                 *width = Width::Words;
             }
         }
@@ -582,6 +598,15 @@ impl Plan {
             .map(|pass| {
                 let mut pass = pass.fit(device)?;
                 pass.resident &= problem.classes() <= pass.capacity();
+                if let Variant::Row { kernel, width, .. } = &mut pass.variant
+                    && *width == Width::Shifted
+                    && kernel.is_whole()
+                    && device.stores_components
+                    && pass.options.writes()
+                    && !pass.resident
+                {
+                    *width = Width::Alike;
+                }
                 Ok(pass)
             })
             .collect::<Result<_>>()?;

@@ -11,7 +11,7 @@ use crate::kernel::{
     ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
     EMPTY_IS_ZERO, NOT_WANTED, Params, RowKernel, SLOT, STATUS_WORDS, Slot, Variant, Width, status,
 };
-use crate::plan::{DeviceProfile, Pass, Plan, in_vector};
+use crate::plan::{DeviceProfile, Pass, Placement, Plan, in_vector};
 use crate::problem::{
     Denominator, Dtype, EmptyMean, LabelKind, Problem, Reduction, Upstream, Wanted,
 };
@@ -589,24 +589,36 @@ impl Prepared {
             };
             let pooled = bindings.iter().any(of_logits);
             let pass = if pooled { pass.pooled() } else { *pass };
-            let whole = [Slot::Softmax, Slot::LogSoftmax, Slot::Grad]
+            let written = [Slot::Softmax, Slot::LogSoftmax, Slot::Grad];
+            let whole = written
                 .into_iter()
                 .all(|slot| start(slot).is_multiple_of(SLOT as u32))
                 && start(Slot::Logits).is_multiple_of(in_vector(problem.dtype()) as u32);
-            let room = whole_vectors(range(Slot::Logits), alignment, engine);
-            let pass = pass.placed(whole, room.is_some());
-            if let (
-                Variant::Row {
-                    width: Width::Shifted,
-                    ..
-                },
-                Some(size),
-            ) = (pass.variant, room)
-            {
-                for (slot, binding) in &mut bindings {
-                    if *slot == Slot::Logits {
-                        binding.size = wgpu::BufferSize::new(size);
-                    }
+            let room = |slot| whole_vectors(range(slot), alignment, engine);
+            let alike = |slot| {
+                let apart = start(slot).wrapping_sub(start(Slot::Logits));
+                apart.is_multiple_of(SLOT as u32) && room(slot).is_some()
+            };
+            let pass = pass.placed(Placement {
+                whole,
+                alike: [Slot::Softmax, Slot::Grad]
+                    .into_iter()
+                    .filter(|&slot| pass.uses(slot))
+                    .all(|slot| alike(pass.array(slot))),
+                room: room(Slot::Logits).is_some(),
+            });
+            let width = match pass.variant {
+                Variant::Row { width, .. } => width,
+                _ => Width::Words,
+            };
+            for (slot, binding) in &mut bindings {
+                let vectors = match slot {
+                    Slot::Logits => matches!(width, Width::Shifted | Width::Alike),
+                    Slot::Softmax | Slot::Grad => width == Width::Alike && pass.uses(*slot),
+                    _ => false,
+                };
+                if vectors && let Some(size) = room(pass.array(*slot)) {
+                    binding.size = wgpu::BufferSize::new(size);
                 }
             }
             let in_buffer = denominator_flags & DENOMINATOR_IN_BUFFER != 0;
@@ -715,11 +727,11 @@ fn binding<'a>(
     })
 }
 
-/// The size of the binding of the logits in whole vectors of four, if the buffer goes on for so long.
-fn whole_vectors(logits: BufferRange<'_>, alignment: u64, engine: &Engine) -> Option<u64> {
-    let lead = logits.offset % alignment;
-    let size = (lead + logits.size).next_multiple_of(4 * SLOT as u64);
-    let fits = logits.offset - lead + size <= logits.buffer.size();
+/// The size of a binding in whole vectors of four, if the buffer goes on for so long.
+fn whole_vectors(range: BufferRange<'_>, alignment: u64, engine: &Engine) -> Option<u64> {
+    let lead = range.offset % alignment;
+    let size = (lead + range.size).next_multiple_of(4 * SLOT as u64);
+    let fits = range.offset - lead + size <= range.buffer.size();
     (fits && size <= engine.profile().max_binding).then_some(size)
 }
 

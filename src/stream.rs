@@ -663,6 +663,7 @@ impl Lane {
         ] {
             let size = size_of(problem, slot, &piece);
             if let (false, Some(size)) = (is_constant(prepared, slot), size) {
+                let size = size.next_multiple_of(VECTOR);
                 let on_device = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
                 let mapped = Usage::MAP_WRITE | Usage::COPY_SRC;
                 let buffer = async |usage| engine.buffer(slot.name(), size, usage).await;
@@ -701,6 +702,10 @@ impl Lane {
     }
 }
 
+/// Bytes of a vector of four words: arrays have room for their last one, so that rows are read and written by
+/// vectors wherever they begin.
+const VECTOR: u64 = 16;
+
 /// An array that comes back, on the device in a buffer of its own or where another one was.
 async fn output(
     engine: &Engine,
@@ -711,6 +716,7 @@ async fn output(
     use wgpu::BufferUsages as Usage;
     let on_device = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
     let mapped = Usage::MAP_READ | Usage::COPY_DST;
+    let size = size.next_multiple_of(VECTOR);
     let buffer = async |usage| engine.buffer(slot.name(), size, usage).await;
     let (device, staging) = match over {
         Some(device) => (device, Some(buffer(mapped).await?)),

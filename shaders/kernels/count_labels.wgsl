@@ -21,6 +21,7 @@ fn count_labels(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    params = given;
     if local == 0u {
         atomicStore(&counted, 0u);
     }

@@ -10,6 +10,7 @@ fn more_rows(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    params = given;
     let row = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + local;
     if row < params.rows {
         finish_more(row, load_outcome(row));

@@ -10,6 +10,7 @@
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn reduce(@builtin(local_invocation_index) local: u32) {
+    params = given;
     gather(local, 0u, SLOT_WORDS);
     if local != 0u {
         return;

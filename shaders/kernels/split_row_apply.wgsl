@@ -13,6 +13,7 @@ fn split_row_apply(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    params = given;
     let parts = parts_here(written_columns());
     let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / WRITERS) + local / WRITERS;
     let row = unit / parts;
@@ -23,6 +24,6 @@ fn split_row_apply(
     let start = params.first_column + unit % parts * PART;
     let end = min(written_columns(), start + PART);
     for (var column = start + SLOT * (local % WRITERS); column < end; column += SLOT * WRITERS) {
-        write_slot(row, column, slot_bits(row, column, params.classes), done);
+        write_slot(row, column, slot_bits(row, column, params.classes), done, false);
     }
 }

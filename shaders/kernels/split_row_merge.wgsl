@@ -14,8 +14,9 @@ fn split_row_merge(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    params = given;
     let row = workgroup.y * workgroups.x + workgroup.x;
-    if row >= params.rows {
+    if row >= given.rows {
         return;
     }
     if local == 0u {

@@ -10,6 +10,7 @@ fn split_row_states(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
+    params = given;
     local = index;
     let parts = parts_here(params.classes);
     let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / TEAM) + local / TEAM;

@@ -19,6 +19,7 @@ const DEVICE: DeviceProfile = DeviceProfile {
     max_workgroups: 65_535,
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
+    stores_components: false,
     subgroup: None,
     memory: None,
     tuning: None,

@@ -30,6 +30,7 @@ macro_rules! checks {
 
 checks! {
     last_columns
+    shifted_rows
     block_maxima
     every_label
     confident_rows
@@ -116,6 +117,34 @@ fn last_columns(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         kernel,
         cases.chain(of(Shape::LastIsHeavy, Kind::Index, 4, &widths)),
     )
+}
+
+/// Rows that begin and end inside vectors, wherever the first does, and more of them than a workgroup has: each
+/// is written whole, and nothing around it.
+fn shifted_rows(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let sizes: &[(usize, usize)] = match kernel {
+        Strategy::RowPerInvocation => &[(70, 3), (70, 37), (70, 66)],
+        Strategy::RowPerSubgroup => &[(19, 263)],
+        Strategy::RowPerWorkgroup => &[(3, 8195)],
+        Strategy::SplitRow => &[(3, 1030)],
+    };
+    for &(rows, classes) in sizes {
+        let case = generate(Shape::Wide, Kind::Index, rows, classes);
+        let case = case.want([Wanted::Softmax, Wanted::Grad]);
+        let expected = case.oracle();
+        for before in 0..4 {
+            let (found, _) = Guest::new(engine, kernel, &case, Home::Apart(before))?.step()?;
+            let found = found.map(f32::from_bits);
+            judge(
+                &case,
+                kernel.name(),
+                &found,
+                &expected,
+                &mut Worst::default(),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Blocks merge right when each raises the maximum, none does, or a middle one does; and a long row
