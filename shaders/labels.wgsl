@@ -13,17 +13,12 @@ fn has_column_weights() -> bool {
 }
 
 @group(0) @binding(2) var<storage, read_write> labels: array<u32>;
-@group(0) @binding(3) var<storage, read_write> class_weights: array<u32>;
 
-// w, 0 and noted where it is none; of the last class past the end.
-fn class_weight(column: u32) -> f32 {
-    if !CLASS_WEIGHTS {
-        return 1.0;
-    }
-    let bits = class_weights[params.class_weights_start + min(column, params.classes - 1u)];
-    let bad = bits >= EXPONENT && bits != 0x80000000u;
-    seen |= select(0u, BAD_WEIGHT, bad);
-    return bitcast<f32>(select(bits & 0x7fffffffu, 0u, bad));
+// w of four classes, 0 and noted where it is none.
+fn checked_weights(bits: vec4<u32>) -> vec4<f32> {
+    let bad = (bits >= vec4<u32>(EXPONENT)) & (bits != vec4<u32>(0x80000000u));
+    seen |= select(0u, BAD_WEIGHT, any(bad));
+    return bitcast<vec4<f32>>(select(bits & vec4<u32>(0x7fffffffu), vec4<u32>(0u), bad));
 }
 
 // What is given of a column, 0 and noted where it is none; of the last class past the end.
@@ -52,13 +47,7 @@ fn column_weights(row: u32, column: u32, slot: Slot) -> vec4<f32> {
             + fma(vec4<f32>(params.keep_low), a, vec4<f32>(share.y));
     }
     if LABELS != VECTORS && CLASS_WEIGHTS {
-        let weights = vec4<f32>(
-            class_weight(columns.x),
-            class_weight(columns.y),
-            class_weight(columns.z),
-            class_weight(columns.w),
-        );
-        a = veil4(a * weights);
+        a = veil4(a * checked_weights(class_weights_bits(column)));
     }
     a = select(vec4<f32>(0.0), a, columns < vec4<u32>(params.classes));
     if LABELS != VECTORS {
@@ -94,7 +83,10 @@ fn row_label(row: u32, state: RowState) -> Label {
         seen |= BAD_LABEL;
         return none;
     }
-    let weight = class_weight(column);
+    var weight = 1.0;
+    if CLASS_WEIGHTS {
+        weight = checked_weights(vec4<u32>(class_weight_bits(column))).x;
+    }
     let s = wide(state.sums).x;
     let bits = logit_bits(element(row, column));
     if (bits & EXPONENT) == EXPONENT {

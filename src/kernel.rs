@@ -769,6 +769,10 @@ impl Variant {
                         Sums::Full => shader!("sums/full"),
                     },
                     shader!("options"),
+                    match width {
+                        Width::Vectors => shader!("weights/vectors"),
+                        _ => shader!("weights/words"),
+                    },
                     shader!("labels"),
                     shader!("denominator"),
                     shader!("upstream"),

@@ -589,8 +589,13 @@ impl Prepared {
             };
             let pooled = bindings.iter().any(of_logits);
             let pass = if pooled { pass.pooled() } else { *pass };
-            let written = [Slot::Softmax, Slot::LogSoftmax, Slot::Grad];
-            let whole = written
+            let with_classes = [
+                Slot::ClassWeights,
+                Slot::Softmax,
+                Slot::LogSoftmax,
+                Slot::Grad,
+            ];
+            let whole = with_classes
                 .into_iter()
                 .all(|slot| start(slot).is_multiple_of(SLOT as u32))
                 && start(Slot::Logits).is_multiple_of(in_vector(problem.dtype()) as u32);

@@ -484,6 +484,8 @@ fn class_weights(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         (Kind::Index, 1500, Reduction::None),
         (Kind::Dense, 5, Reduction::Mean),
         (Kind::Dense, 1030, Reduction::Sum),
+        (Kind::Index, 72, Reduction::Mean),
+        (Kind::Dense, 72, Reduction::Mean),
     ];
     let weighted = jobs.map(|(kind, k, reduction)| {
         let mut case = generate(Shape::Normal, kind, 9, k).reduce(reduction);

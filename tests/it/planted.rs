@@ -1021,16 +1021,37 @@ pub const BUGS: &[Bug] = &[
     (
         "the weight is that of the next class",
         OPTIONS,
-        "class_weights[params.class_weights_start + min(column, params.classes - 1u)]",
+        "class_weights[params.class_weights_start + column]",
         "class_weights[params.class_weights_start + min(column + 1u, params.classes - 1u)]",
         "class_weights",
     ),
     (
         "class weights are looked for at the start of their binding",
         OPTIONS,
-        "class_weights[params.class_weights_start + min(column, params.classes - 1u)]",
-        "class_weights[min(column, params.classes - 1u)]",
+        "class_weights[params.class_weights_start + column]",
+        "class_weights[column]",
         "resident_steps",
+    ),
+    (
+        "a vector of class weights is the last one",
+        OPTIONS,
+        "(params.class_weights_start + min(column, params.classes - SLOT)) / 4u",
+        "(params.class_weights_start + params.classes - SLOT) / 4u",
+        "class_weights",
+    ),
+    (
+        "the label's weight is the first of its vector",
+        OPTIONS,
+        "class_weights[at / 4u][at % 4u]",
+        "class_weights[at / 4u][0]",
+        "class_weights",
+    ),
+    (
+        "class weights that are no whole vectors end before the last class",
+        OPTIONS,
+        "vec4<u32>(params.classes - 1u));\n    return vec4<u32>(\n        class_weight_bits",
+        "vec4<u32>(params.classes - 2u));\n    return vec4<u32>(\n        class_weight_bits",
+        "class_weights",
     ),
     (
         "the gradient at the label forgets its weight",
@@ -1056,15 +1077,15 @@ pub const BUGS: &[Bug] = &[
     (
         "dense labels are not weighted",
         OPTIONS,
-        "a = veil4(a * weights);",
+        "a = veil4(a * checked_weights(class_weights_bits(column)));",
         "",
         "class_weights",
     ),
     (
         "a weight of -0 is none",
         OPTIONS,
-        "bits >= EXPONENT && bits != 0x80000000u;",
-        "bits >= EXPONENT;",
+        "(bits >= vec4<u32>(EXPONENT)) & (bits != vec4<u32>(0x80000000u));",
+        "bits >= vec4<u32>(EXPONENT);",
         "class_weights",
     ),
     (
@@ -1084,8 +1105,8 @@ pub const BUGS: &[Bug] = &[
     (
         "what is no weight goes unnoticed",
         OPTIONS,
-        "    seen |= select(0u, BAD_WEIGHT, bad);\n    return bitcast<f32>(select(bits & 0x7fffffffu",
-        "    return bitcast<f32>(select(bits & 0x7fffffffu",
+        "    seen |= select(0u, BAD_WEIGHT, any(bad));\n    return bitcast<vec4<f32>>(select(bits & vec4<u32>(0x7fffffffu)",
+        "    return bitcast<vec4<f32>>(select(bits & vec4<u32>(0x7fffffffu)",
         "bad_weights",
     ),
     (
