@@ -197,7 +197,9 @@ impl DeviceProfile {
         self.max_storage_buffers >= FUSED_BUFFERS
     }
 
-    fn tuning(&self) -> Tuning {
+    /// What plans are chosen by.
+    #[doc(hidden)]
+    pub fn tuning(&self) -> Tuning {
         self.tuning.unwrap_or(match self.software {
             true => Tuning::SOFTWARE,
             false => Tuning::GPU,

@@ -129,8 +129,11 @@ fn refuse_software(args: &BenchArgs) -> Result<(), Failure> {
 /// What plans are made for.
 fn profile(engine: &Engine, args: &BenchArgs) -> DeviceProfile {
     let profile = engine.profile().clone();
+    let mut tuning = profile.tuning();
+    args.plan.iter().for_each(|value| value.put(&mut tuning));
     DeviceProfile {
         subgroup: profile.subgroup.filter(|_| !args.no_subgroups),
+        tuning: Some(tuning),
         ..profile
     }
 }

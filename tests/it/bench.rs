@@ -21,6 +21,14 @@ fn usage_errors() {
             "bench --options cap",
             "plain, scale, softcap, smoothing, z-loss, weights, all",
         ),
+        ("bench --plan vectors", "NAME=VALUE is asked for"),
+        ("bench --plan lanes=8", "there is: narrow, many, "),
+        ("bench --plan vectors=maybe", "vectors is yes or no"),
+        (
+            "bench --plan writers_workgroup=16",
+            "writers_workgroup is a power of two from 32 to 1024",
+        ),
+        ("bench --plan narrow=-1", "invalid digit"),
         ("bench --kernel fast", "there is: planned, all, row_per_"),
         ("bench --preset huge", "quick, small, vocab, full"),
         ("bench --classes 2,0", "0 is not in 1..=2147483647"),
@@ -87,6 +95,27 @@ fn explain_prints_the_plans() {
         "loss f16 200000 × 1000000\n  skipped: needs 400000000000 bytes in logits, and",
     ] {
         assert!(run.out.contains(expected), "{expected}: {}", run.out);
+    }
+}
+
+#[test]
+fn the_plan_takes_values_in_place_of_its_own() {
+    if devices() == ["cpu"] {
+        return;
+    }
+    let line = "bench --explain --op loss --dtype f32 --rows 64 --classes 64";
+    for (plan, expected) in [
+        ("narrow=64", "row_per_invocation/vectors"),
+        ("narrow=64,vectors=no", "row_per_invocation/index"),
+        ("narrow=63,many=65,subgroup=64", "row_per_subgroup"),
+        ("narrow=63,many=65,subgroup=63", "row_per_workgroup"),
+        ("narrow=64,workgroup=32", " 2 workgroups of 32"),
+    ] {
+        let run = Folder::empty().run(&format!("{line} --plan {plan}"));
+        assert_eq!((run.code, &run.err[..]), (Some(0), ""));
+        // Only some devices let a kernel finish its rows.
+        let out = run.out.replace("/finishes", "");
+        assert!(out.contains(expected), "{plan}: {out}");
     }
 }
 

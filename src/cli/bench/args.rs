@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
+use softxent::plan::Tuning;
 use softxent::{AdapterChoice, Dtype, MOST_CLASSES, Strategy};
 
 use super::cases::{Kernel, LabelsOf, Op, Preset, With};
@@ -109,6 +110,9 @@ pub struct BenchArgs {
     /// Kernels that exchange values through workgroup memory
     #[arg(long, help_heading = AXES)]
     pub no_subgroups: bool,
+    /// Values of the planner's in place of those of the device's kind, such as vectors=no,narrow=32
+    #[arg(long, value_delimiter = ',', value_name = "NAME=VALUE,…", value_parser = planned, help_heading = AXES)]
+    pub plan: Vec<Planned>,
     /// Shaders with the bounds checks and loop counters that are proven needless
     #[arg(long, help_heading = AXES)]
     pub shader_checks: bool,
@@ -148,6 +152,81 @@ pub struct BenchArgs {
     /// A drawing: the share of the yardstick over the number of classes
     #[arg(long, value_name = "FILE", help_heading = REPORT)]
     pub svg: Option<PathBuf>,
+}
+
+/// A value of the planner's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    name: &'static str,
+    value: usize,
+}
+
+type Put = fn(&mut Tuning, usize);
+
+/// Numbers, sizes of workgroups with the least of them, and answers; see [`Tuning`].
+const NUMBERS: [(&str, Put); 6] = [
+    ("narrow", |tuning, value| tuning.narrow = value),
+    ("many", |tuning, value| tuning.many = value),
+    ("subgroup", |tuning, value| tuning.subgroup = value),
+    ("split_classes", |tuning, value| {
+        tuning.split_classes = value
+    }),
+    ("split_rows", |tuning, value| tuning.split_rows = value),
+    ("alone", |tuning, value| tuning.alone = value),
+];
+const SIZES: [(&str, usize, Put); 3] = [
+    ("workgroup", 8, |tuning, size| {
+        tuning.workgroup = size as u32
+    }),
+    ("row_workgroup", 8, |tuning, size| {
+        tuning.row_workgroup = size as u32
+    }),
+    ("writers_workgroup", 32, |tuning, size| {
+        tuning.writers_workgroup = size as u32
+    }),
+];
+const ANSWERS: [(&str, Put); 2] = [
+    ("vectors", |tuning, value| tuning.vectors = value != 0),
+    ("keeps", |tuning, value| tuning.keeps = value != 0),
+];
+
+fn values() -> impl Iterator<Item = (&'static str, Put)> {
+    let sizes = SIZES.map(|(name, _, put)| (name, put));
+    NUMBERS.into_iter().chain(sizes).chain(ANSWERS)
+}
+
+impl Planned {
+    /// Puts the value in its place.
+    pub fn put(self, tuning: &mut Tuning) {
+        for (name, put) in values() {
+            if name == self.name {
+                put(tuning, self.value);
+            }
+        }
+    }
+}
+
+fn planned(text: &str) -> Result<Planned, String> {
+    let (given, value) = text.split_once('=').ok_or("NAME=VALUE is asked for")?;
+    let Some((name, _)) = values().find(|&(name, _)| name == given) else {
+        let names: Vec<&str> = values().map(|(name, _)| name).collect();
+        return Err(format!("there is: {}", names.join(", ")));
+    };
+    let number = value.parse::<usize>();
+    let value = if ANSWERS.iter().any(|&(of, _)| of == name) {
+        match value {
+            "yes" => 1,
+            "no" => 0,
+            _ => return Err(format!("{name} is yes or no")),
+        }
+    } else if let Some((_, least, _)) = SIZES.iter().find(|(of, ..)| *of == name) {
+        let fits = |size: &usize| size.is_power_of_two() && (*least..=1024).contains(size);
+        let size = number.ok().filter(fits);
+        size.ok_or_else(|| format!("{name} is a power of two from {least} to 1024"))?
+    } else {
+        number.map_err(|error| error.to_string())?
+    };
+    Ok(Planned { name, value })
 }
 
 impl BenchArgs {
