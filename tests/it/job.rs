@@ -77,7 +77,7 @@ impl<'a> Job<'a> {
             _ => poison(1),
         };
         let weights = match case.class_weights.is_empty() {
-            true => poison(1),
+            true => poison(4),
             false => floats(&case.class_weights),
         };
         let row_output = |wanted| {
