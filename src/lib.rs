@@ -47,7 +47,9 @@
 //! For data that is on the device already, such as a training step's, softxent is a guest:
 //! [`Engine::from_device`] takes your device and installs no handlers; [`Engine::self_test`] is yours
 //! to call. [`Engine::prepare`] makes the pipelines, [`Prepared::bind`] the bind groups for parts of
-//! your buffers (and other pipelines, where these begin off a multiple of 16 bytes or share a buffer), and [`Bound::record`] writes the dispatches into your encoder. It creates nothing
+//! your buffers (and other pipelines, where these begin off a multiple of 16 bytes or share a buffer), and
+//! [`Bound::record`] writes the dispatches into your encoder. Where a row is no multiple of 16 bytes it is faster
+//! if the buffers of logits, softmax and gradient go on to the next one behind their ranges. Recording creates nothing
 //! and submits nothing, so that a step may be recorded as often as you like; what changes from step to
 //! step (logits, labels, the [upstream gradient](Upstream::Shared), the
 //! [denominator](Denominator::Buffer)) is read from buffers when the device gets there. What is wrong

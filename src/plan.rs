@@ -730,21 +730,19 @@ fn looped_columns(problem: &Problem) -> usize {
 /// rows are split.
 fn software_columns(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> usize {
     let team = device.subgroup.unwrap_or(u32::MAX).min(LANES as u32) as usize;
+    let writes = problem.outputs().iter().any(Wanted::has_classes);
     // `tanh_pair` takes one column after the other, and so do halves that share words.
     let slot_loops = (curve(problem) == Curve::Capped && !has_low_cap(problem))
-        || problem.dtype_out() != Dtype::F32;
+        || (writes && problem.dtype_out() != Dtype::F32);
     let share = if slot_loops { SOFTWARE_SLOT_LOOPS } else { 1 };
     match strategy {
         Strategy::RowPerInvocation if slot_loops => SOFTWARE_COLUMNS_WITH_SLOT_LOOPS,
-        Strategy::RowPerInvocation => {
-            let writes = problem.outputs().iter().any(Wanted::has_classes);
-            match (writes, options(problem, device).predictions) {
-                (false, false) => SOFTWARE_COLUMNS_PER_INVOCATION,
-                (true, false) => SOFTWARE_COLUMNS_WITH_OUTPUTS,
-                (false, true) => SOFTWARE_COLUMNS_WITH_PREDICTIONS,
-                (true, true) => SOFTWARE_COLUMNS_WITH_BOTH,
-            }
-        }
+        Strategy::RowPerInvocation => match (writes, options(problem, device).predictions) {
+            (false, false) => SOFTWARE_COLUMNS_PER_INVOCATION,
+            (true, false) => SOFTWARE_COLUMNS_WITH_OUTPUTS,
+            (false, true) => SOFTWARE_COLUMNS_WITH_PREDICTIONS,
+            (true, true) => SOFTWARE_COLUMNS_WITH_BOTH,
+        },
         Strategy::RowPerSubgroup => SOFTWARE_COLUMNS_PER_SHARE / share * team,
         Strategy::RowPerWorkgroup => SOFTWARE_COLUMNS_PER_SHARE / share * LANES,
         Strategy::SplitRow => usize::MAX,

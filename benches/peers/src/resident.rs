@@ -32,6 +32,8 @@ pub struct Case<'a> {
 struct Part {
     bound: Bound,
     grad: wgpu::Buffer,
+    /// Of the gradient, whose buffer may be longer.
+    elements: usize,
 }
 
 impl<'a> Case<'a> {
@@ -60,10 +62,11 @@ impl<'a> Case<'a> {
             prepared = block_on(engine.prepare(&problem.build()?))?;
             rows_per_part = prepared.plan().rows_per_chunk.min(rows);
         }
-        let buffer = |size, usage| {
+        // With room for the last vector of a matrix.
+        let buffer = |size: u64, usage| {
             engine.device().create_buffer(&wgpu::BufferDescriptor {
                 label: None,
-                size,
+                size: size.next_multiple_of(16),
                 usage: Usage::STORAGE | usage,
                 mapped_at_creation: false,
             })
@@ -86,6 +89,7 @@ impl<'a> Case<'a> {
             .chunks(rows_per_part * classes)
             .zip(labels.chunks(rows_per_part));
         for (logits, labels) in parts_of {
+            let elements = logits.len();
             let grad = buffer(size_of_val(logits) as u64, Usage::COPY_SRC);
             let logits = filled(bytemuck::cast_slice(logits));
             let chunk = Chunk {
@@ -101,7 +105,11 @@ impl<'a> Case<'a> {
                 ..Buffers::new(whole(&logits), whole(&status), whole(&scratch))
             };
             let bound = block_on(prepared.bind_chunk(engine, &buffers, chunk))?;
-            parts.push(Part { bound, grad });
+            parts.push(Part {
+                bound,
+                grad,
+                elements,
+            });
         }
         Ok(Case {
             engine,
@@ -134,7 +142,8 @@ impl<'a> Case<'a> {
     pub fn grad(&self) -> Result<Vec<f32>, Box<dyn Error>> {
         let mut grad = Vec::new();
         for part in &self.parts {
-            grad.extend(self.read(&part.grad)?);
+            let values = self.read(&part.grad)?;
+            grad.extend(values.iter().take(part.elements));
         }
         Ok(grad)
     }
