@@ -81,7 +81,7 @@ impl Tuning {
         keeps: true,
     };
 
-    /// Drivers on the processor, llvmpipe: `benches/results/2026-11-25_llvmpipe_kernels.csv`, but for
+    /// Drivers on the processor, llvmpipe: `benches/results/2026-11-26_llvmpipe_kernels.csv`, but for
     /// what says otherwise.
     pub const SOFTWARE: Tuning = Tuning {
         // Measured there: one invocation a row is the fastest of all up to here with any number of rows,
@@ -90,8 +90,8 @@ impl Tuning {
         many: 32,
         // Measured there: a workgroup a row is never the fastest.
         subgroup: usize::MAX,
-        // Measured there: a single row is all that is too few for two cores.
-        split_classes: 4096,
+        // Measured there: a single row is all that is too few for two cores, and a long one.
+        split_classes: 65_536,
         split_rows: 1,
         // Measured there: a workgroup is run by one core, so it is so small that all cores have some;
         workgroup: 16,

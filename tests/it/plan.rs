@@ -274,23 +274,23 @@ fn plans_are_these() {
         ),
         (
             "software, a row that is not long",
-            loss_grad(1, 4095),
+            loss_grad(1, 65_535),
             SOFTWARE,
-            format!("1×1024: {read_again} 8, reduce 32"),
+            format!("1×64: {read_again} 8, reduce 32"),
         ),
         (
             "software, a row",
-            loss_grad(1, 4097),
+            loss_grad(1, 65_537),
             SOFTWARE,
             format!(
-                "1×1023: {count}, split_row_states/shuffle/shifted/index 16, split_row_merge/shifted/finishes/index 16, split_row_apply/shifted/index/grad 64, reduce 32"
+                "1×63: {count}, split_row_states/shuffle/shifted/index 16, split_row_merge/shifted/finishes/index 16, split_row_apply/shifted/index/grad 64, reduce 32"
             ),
         ),
         (
             "software, two",
-            loss_grad(2, 4097),
+            loss_grad(2, 65_537),
             SOFTWARE,
-            format!("1×1023: {read_again} 8, reduce 32"),
+            format!("1×63: {read_again} 8, reduce 32"),
         ),
         (
             "software, as long as a team can loop",
