@@ -1,7 +1,8 @@
 #!/bin/sh
 # All that is to be known of softxent on a GPU, by programs that were built on another machine.
 #
-#   sh tests/gpu.sh build DIR               builds what travels: the tests, softxent, facts, softxent-peers
+#   sh tests/gpu.sh build DIR               builds what travels: the tests, softxent, facts, softxent-peers; and
+#                                           packs it, DIR.tar.gz
 #   sh tests/gpu.sh run DIR OUT [STEP …]    takes every step, or those, and leaves what they say in OUT
 #
 # Steps, in their order: info, facts (what the driver does where WGSL leaves it open), tests (all that need a
@@ -24,6 +25,7 @@ build() {
     strip "$1"/*
     # Tests know the tree that they were built in.
     pwd >"$1/tree"
+    tar -czf "${1%/}.tar.gz" -C "$1" .
 }
 
 # Seconds that a step may take, its name, its command.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::common::set;
 
 /// What `softxent check --exhaustive --json` said.
-const CHECK: &str = "benches/results/2026-11-25_llvmpipe_check.json";
+const CHECK: &str = "benches/results/2026-11-26_llvmpipe_check.json";
 const BEGIN: &str = "<!-- Made from the results of `softxent check` by tests/it/readme.rs -->\n";
 /// What `benches/peers` said.
 const PEERS: &str = "benches/results/2026-11-26_llvmpipe_peers.csv";
