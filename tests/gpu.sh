@@ -8,8 +8,9 @@
 # Steps, in their order: info, facts (what the driver does where WGSL leaves it open), tests (all that need a
 # device, but the browser's), check (what the README promises), bench (every shape), stages (what each stage of a
 # kernel costs: the same shapes without vectors, without rows that stay, without subgroups, with the checks in
-# shaders), kernels (each on its shapes), peers (burn, PyTorch on the processor), nvidia (what people use there;
-# needs PyTorch with CUDA). A step that fails, or that takes longer than it may, is named at the end.
+# shaders), kernels (each on its shapes), peers (burn), nvidia (what people use there;
+# needs PyTorch with CUDA). A step that fails, or that takes longer than it may, is named at the end. All of them
+# may take eight minutes, and TIMES=2 sh tests/gpu.sh … twice as much.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -37,7 +38,7 @@ step() {
         *) return ;;
     esac
     began=$(date +%s)
-    timeout "$may" "$@" >"$out/$name.txt" 2>&1
+    timeout "$((may * ${TIMES:-1}))" "$@" >"$out/$name.txt" 2>&1
     code=$?
     echo "$name: $(($(date +%s) - began)) s, exit status $code"
     [ "$code" = 0 ] || failed="$failed $name"
@@ -89,16 +90,16 @@ run() {
     dir=$(cd "$dir" && pwd)
     steps=${*:-info facts tests check bench stages kernels peers nvidia}
     failed=
-    step 20 info "$dir/softxent" info
-    step 20 facts "$dir/facts"
-    step 240 tests sh tests/gpu.sh one tests "$dir" "$out"
-    step 60 check sh tests/gpu.sh one check "$dir" "$out"
-    step 120 bench "$dir/softxent" bench --preset full --min-time 0.05 --max-time 0.2 \
+    step 5 info "$dir/softxent" info
+    step 5 facts "$dir/facts"
+    step 160 tests sh tests/gpu.sh one tests "$dir" "$out"
+    step 30 check sh tests/gpu.sh one check "$dir" "$out"
+    step 90 bench "$dir/softxent" bench --preset full --min-time 0.05 --max-time 0.2 \
         --csv "$out/bench.csv" --md "$out/bench.md" --svg "$out/bench.svg"
-    step 60 stages sh tests/gpu.sh one stages "$dir" "$out"
-    step 60 kernels sh tests/gpu.sh one kernels "$dir" "$out"
-    step 120 peers "$dir/softxent-peers" --python python3 --csv "$out/peers.csv" --md "$out/peers.md"
-    step 240 nvidia sh tests/gpu.sh one nvidia "$dir" "$out"
+    step 45 stages sh tests/gpu.sh one stages "$dir" "$out"
+    step 30 kernels sh tests/gpu.sh one kernels "$dir" "$out"
+    step 45 peers "$dir/softxent-peers" --skip torch --csv "$out/peers.csv" --md "$out/peers.md"
+    step 70 nvidia sh tests/gpu.sh one nvidia "$dir" "$out"
     [ -z "$failed" ] || {
         echo "failed:$failed" >&2
         exit 1
