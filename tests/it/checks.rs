@@ -120,7 +120,7 @@ fn last_columns(engine: &Engine, kernel: Strategy) -> Result<(), String> {
 }
 
 /// Rows that begin and end inside vectors, wherever the first does, and more of them than a workgroup has: each
-/// is written whole, and nothing around it.
+/// is written whole, and nothing around it; wherever the other arrays begin.
 fn shifted_rows(engine: &Engine, kernel: Strategy) -> Result<(), String> {
     let sizes: &[(usize, usize)] = match kernel {
         Strategy::RowPerInvocation => &[(70, 3), (70, 37), (70, 66)],
@@ -132,8 +132,9 @@ fn shifted_rows(engine: &Engine, kernel: Strategy) -> Result<(), String> {
         let case = generate(Shape::Wide, Kind::Index, rows, classes);
         let case = case.want([Wanted::Softmax, Wanted::Grad]);
         let expected = case.oracle();
-        for before in 0..4 {
-            let (found, _) = Guest::new(engine, kernel, &case, Home::Apart(before))?.step()?;
+        let homes = (0..4).map(Home::Apart).chain([Home::Uneven]);
+        for home in homes {
+            let (found, _) = Guest::new(engine, kernel, &case, home)?.step()?;
             let found = found.map(f32::from_bits);
             judge(
                 &case,
@@ -144,6 +145,19 @@ fn shifted_rows(engine: &Engine, kernel: Strategy) -> Result<(), String> {
             )?;
         }
     }
+    // Whole vectors of logits, and class weights that are none.
+    let mut weighted = generate(Shape::Normal, Kind::Index, 9, 72).want([Wanted::Losses]);
+    weighted.class_weights = some_weights(72);
+    weighted.label_smoothing = 0.1;
+    let (found, _) = Guest::new(engine, kernel, &weighted, Home::Uneven)?.step()?;
+    let found = found.map(f32::from_bits);
+    judge(
+        &weighted,
+        kernel.name(),
+        &found,
+        &weighted.oracle(),
+        &mut Worst::default(),
+    )?;
     Ok(())
 }
 

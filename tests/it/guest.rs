@@ -69,6 +69,8 @@ pub fn kept(case: &Case, what: &str, values: &mut [u32], before: &[u32]) -> Resu
 pub enum Home {
     /// Each in a buffer of its own, at this element.
     Apart(usize),
+    /// Each in a buffer of its own, the first at its beginning, the others at 1, 2, 3, 0, 1, …
+    Uneven,
     /// All in one buffer, this many elements apart.
     Pooled(usize),
 }
@@ -154,6 +156,10 @@ impl<'a> Guest<'a> {
                 Home::Apart(gap) => {
                     contents.push(Vec::new());
                     gap
+                }
+                Home::Uneven => {
+                    contents.push(Vec::new());
+                    (contents.len() - 1) % 4
                 }
                 Home::Pooled(gap) => {
                     contents.resize(1, Vec::new());
