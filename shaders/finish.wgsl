@@ -43,6 +43,7 @@ fn cross_entropy(row: Outcome, log_sum: vec2<f32>) -> Term {
 
 fn finish(number: u32, row: Outcome) {
     let slot = (number / 16u) % SUM_SLOTS;
+    let sums = slot * SLOT_WORDS;
     let seen = row.seen;
     let log_sum = log_sum_of(row);
     let lse_pair = lse_of(row, log_sum);
@@ -80,7 +81,7 @@ fn finish(number: u32, row: Outcome) {
         if term.is_large || z.is_large || loss != term.bits {
             whole = sum_bits(loss, z.bits);
         }
-        add_exactly(slot, Z_SUM, Z_SPECIALS, row_bits(z.bits, seen, (seen & POISONED) != 0u));
+        add_exactly(sums + Z_SUM, sums + Z_SPECIALS, row_bits(z.bits, seen, (seen & POISONED) != 0u));
     }
     loss = row_bits(loss, seen, is_nan);
     whole = row_bits(whole, seen, is_nan);
@@ -89,5 +90,5 @@ fn finish(number: u32, row: Outcome) {
     }
     // With two denominators the terms are summed apart.
     let apart = Z_LOSS && has_flag(DENOMINATOR_IS_WEIGHTS);
-    add_exactly(slot, LOSS_SUM, LOSS_SPECIALS, select(whole, loss, apart));
+    add_exactly(sums + LOSS_SUM, sums + LOSS_SPECIALS, select(whole, loss, apart));
 }

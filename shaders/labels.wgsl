@@ -68,27 +68,33 @@ struct Label {
     others: f32,    // Σ of exp(z − m) over the classes that are not the label
 }
 
+// The column of an index label; NO_LABEL, and noted, where the row is ignored or it is no class.
+fn index_label(row: u32) -> u32 {
+    let label = bitcast<i32>(labels[params.labels_start + row]);
+    if label == params.ignore_index {
+        seen |= IGNORED;
+        return NO_LABEL;
+    }
+    let column = u32(label);
+    if label < 0 || column >= params.classes {
+        seen |= BAD_LABEL;
+        return NO_LABEL;
+    }
+    return column;
+}
+
 fn row_label(row: u32, state: RowState) -> Label {
     let none = Label(NO_LABEL, 0.0, 0.0, 0.0);
     if LABELS != INDEX {
         return none;
     }
-    let label = bitcast<i32>(labels[params.labels_start + row]);
-    if label == params.ignore_index {
-        seen |= IGNORED;
+    let column = index_label(row);
+    if column == NO_LABEL {
         return none;
     }
-    let column = u32(label);
-    if label < 0 || column >= params.classes {
-        seen |= BAD_LABEL;
-        return none;
-    }
-    var weight = 1.0;
-    if CLASS_WEIGHTS {
-        weight = checked_weights(vec4<u32>(class_weight_bits(column))).x;
-    }
+    let weight = label_class_weight(row, column);
     let s = wide(state.sums).x;
-    let bits = logit_bits(element(row, column));
+    let bits = label_bits(row, column);
     if (bits & EXPONENT) == EXPONENT {
         if weight > 0.0 && params.keep_high > 0.0 {
             seen |= LOSS_UP;

@@ -5,7 +5,6 @@ const INDEX = 1u;
 const WEIGHTS = 2u;
 const VECTORS = 3u;
 override LABELS: u32 = 0u;
-override CLASS_WEIGHTS: bool = false;
 override SMOOTHED: bool = false;
 override Z_LOSS: bool = false;
 // Which outputs are wanted of a row; for predictions the first column of the maximum is looked for.

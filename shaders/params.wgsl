@@ -64,16 +64,37 @@ struct Params {
     // less, modulo 2^32. Else 0 and the length of a row.
     first_column: u32,
     end_column: u32,
-    reserved_0: u32,
-    reserved_1: u32,
-    reserved_2: u32,
+    // Columns of a part of a split row, and of a span of one, which a workgroup writes.
+    part: u32,
+    span: u32,
+    reserved: u32,
 }
 
 @group(0) @binding(0) var<uniform> given: Params;
 
-// Every kernel begins by taking a copy: one driver (llvmpipe) reads a uniform lane by lane wherever it is
-// read under control flow. What decides on a barrier takes `given`, which is known to be uniform.
+// What decides on a barrier takes `given`, which is known to be uniform; all else, this copy.
 var<private> params: Params;
+
+// Every kernel begins with it. One driver (llvmpipe) reads a uniform lane by lane wherever it is read under control
+// flow; so there is a copy. And where nothing but uniforms decides on control flow, it (Mesa 22.3) may compile the
+// kernel for their values, at each dispatch again, and keep them all; so `nothing` goes into those: 0 from
+// where it does not look, `workgroup_id.z`.
+fn take_params(nothing: u32) {
+    params = given;
+    params.classes |= nothing;
+    params.row_length |= nothing;
+    params.end_column |= nothing;
+    params.part |= nothing;
+    params.span |= nothing;
+    params.denominator |= nothing;
+    params.denominator_flags |= nothing;
+    params.predictions_start |= nothing;
+    params.entropy_start |= nothing;
+    params.correct_start |= nothing;
+    params.z_losses_start |= nothing;
+    params.loss_start |= nothing;
+    params.z_loss_start |= nothing;
+}
 
 const NOT_WANTED = 0xffffffffu;
 
@@ -81,7 +102,7 @@ const NOT_WANTED = 0xffffffffu;
 const DENOMINATOR_IN_BUFFER = 1u;
 // It is an integer; else an f32.
 const DENOMINATOR_IS_COUNT = 2u;
-// It is a sum of class weights, and the number of rows, which divides the z-loss, comes after it.
+// It is the sum of class weights that was counted, and the number of rows divides the z-loss.
 const DENOMINATOR_IS_WEIGHTS = 4u;
 // The mean of nothing is 0; else NaN.
 const EMPTY_IS_ZERO = 8u;

@@ -2,12 +2,12 @@
 
 const WORKGROUP_SIZE = 32u;
 
-var<workgroup> totals_low: array<u32, SLOT_WORDS>;
-var<workgroup> totals_high: array<u32, SLOT_WORDS>;
+var<workgroup> totals_low: array<u32, WORDS_IN_USE>;
+var<workgroup> totals_high: array<u32, WORDS_IN_USE>;
 
-// Adds up words `first` to `end` over the slots, and leaves zeros.
-fn gather(local: u32, first: u32, end: u32) {
-    for (var word = first + local; word < end; word += WORKGROUP_SIZE) {
+// Adds up the slots, and leaves zeros.
+fn gather(local: u32) {
+    for (var word = local; word < WORDS_IN_USE; word += WORKGROUP_SIZE) {
         var low = 0u;
         var high = 0u;
         for (var slot = 0u; slot < SUM_SLOTS; slot += 1u) {

@@ -322,7 +322,7 @@ impl Engine {
     }
 
     /// Lets the chunks of a host call take so many bytes, on the device and for staging together, where they
-    /// would take more; results have the same bits. Scratch comes on top: 12 KiB, and 48 bytes for each
+    /// would take more; results have the same bits. Scratch comes on top: 12 KiB, and 36 bytes for each
     /// row, or 1024 classes of one, whose state is kept.
     #[must_use]
     pub fn with_memory(mut self, bytes: u64) -> Engine {

@@ -19,7 +19,7 @@ pub enum Strategy {
     RowPerSubgroup,
     /// One workgroup.
     RowPerWorkgroup,
-    /// Many workgroups, in three passes.
+    /// Many workgroups, in two passes.
     SplitRow,
 }
 
@@ -54,21 +54,18 @@ pub enum RowKernel {
     PerWorkgroup,
     /// [`Strategy::SplitRow`], first pass: the states of parts.
     SplitStates,
-    /// Second pass: the states of rows.
-    SplitMerge,
-    /// Third pass: the outputs.
-    SplitApply,
+    /// Second pass: the states of rows, and the outputs.
+    SplitFinish,
 }
 
 impl RowKernel {
     /// All of them.
-    pub const ALL: [RowKernel; 6] = [
+    pub const ALL: [RowKernel; 5] = [
         RowKernel::PerInvocation,
         RowKernel::PerSubgroup,
         RowKernel::PerWorkgroup,
         RowKernel::SplitStates,
-        RowKernel::SplitMerge,
-        RowKernel::SplitApply,
+        RowKernel::SplitFinish,
     ];
 
     /// The name of its file and of its entry point.
@@ -78,14 +75,13 @@ impl RowKernel {
             RowKernel::PerSubgroup => "row_per_subgroup",
             RowKernel::PerWorkgroup => "row_per_workgroup",
             RowKernel::SplitStates => "split_row_states",
-            RowKernel::SplitMerge => "split_row_merge",
-            RowKernel::SplitApply => "split_row_apply",
+            RowKernel::SplitFinish => "split_row_finish",
         }
     }
 
     /// Whether it writes outputs of the shape of the logits.
     pub fn writes(self) -> bool {
-        !matches!(self, RowKernel::SplitStates | RowKernel::SplitMerge)
+        self != RowKernel::SplitStates
     }
 
     /// Whether it does all that there is to do with a row.
@@ -98,7 +94,7 @@ impl RowKernel {
 
     /// Whether it can finish its rows.
     pub fn can_finish(self) -> bool {
-        self.is_whole() || self == RowKernel::SplitMerge
+        self != RowKernel::SplitStates
     }
 
     /// Whether invocations work on a block together.
@@ -347,8 +343,6 @@ pub enum Variant {
     },
     /// Counts the rows that are not ignored, and adds up the class weights of their labels.
     CountLabels,
-    /// Rounds the sum of the weights.
-    RoundDenominator,
     /// From row states to per-row outputs and the sums of the batch.
     FinishRows(Curve),
     /// From row states to the outputs that are seldom wanted.
@@ -377,7 +371,7 @@ pub enum Slot {
     ClassWeights,
     /// `[1]` or `[rows]` f32.
     Upstream,
-    /// `[1]`, f32 or a count; in the scratch buffer `[2]`.
+    /// `[1]` f32; in the scratch buffer [`COUNTED_WORDS`].
     Denominator,
     /// In the shape of the logits. A kernel that writes log-softmax has it in this place.
     Softmax,
@@ -457,12 +451,12 @@ pub const SLOT: usize = 4;
 pub const LANES: usize = 8;
 /// Columns of a block, eight stripes.
 pub const BLOCK: usize = 256;
-/// Columns of a part, the unit of [`Strategy::SplitRow`].
+/// Columns of a part, what [`Strategy::SplitRow`] keeps a state of, at least.
 pub const PART: usize = 1024;
 /// Rows of which one invocation counts the labels.
 pub const ROWS_EACH: u32 = 16;
 /// Words of the state of a row or a part in [`Slot::States`].
-pub const STATE_WORDS: usize = 12;
+pub const STATE_WORDS: usize = 9;
 /// Words of [`Slot::Status`].
 pub const STATUS_WORDS: usize = 8;
 /// What each word of [`Slot::Status`] is.
@@ -484,7 +478,9 @@ pub mod status {
     /// The upper half of [`CORRECT`].
     pub const CORRECT_HIGH: usize = 7;
 }
-/// Words of [`Slot::Accumulators`]: 32 copies of three exact sums, each with its counts.
+/// Words of [`Slot::Denominator`] where labels are counted: of the rows and, exactly, of their weights.
+pub const COUNTED_WORDS: usize = 14;
+/// Words of [`Slot::Accumulators`]: 32 copies of two exact sums, each with its counts.
 pub const ACCUMULATOR_WORDS: usize = 32 * 64;
 /// A start that says that nobody wants the output, and a stride that says that nobody gave the input.
 pub const NOT_WANTED: u32 = u32::MAX;
@@ -492,7 +488,7 @@ pub const NOT_WANTED: u32 = u32::MAX;
 pub const DENOMINATOR_IN_BUFFER: u32 = 1;
 /// Of [`Params::denominator_flags`]: it is an integer, else an f32.
 pub const DENOMINATOR_IS_COUNT: u32 = 2;
-/// Of [`Params::denominator_flags`]: it is a sum of class weights, with the number of rows after it.
+/// Of [`Params::denominator_flags`]: it is the sum of class weights that was counted.
 pub const DENOMINATOR_IS_WEIGHTS: u32 = 4;
 /// Of [`Params::denominator_flags`]: the mean of nothing is 0, else NaN.
 pub const EMPTY_IS_ZERO: u32 = 8;
@@ -551,9 +547,9 @@ pub struct Params {
     pub inverse_cap_rest: f32,
     pub first_column: u32,
     pub end_column: u32,
-    pub reserved_0: u32,
-    pub reserved_1: u32,
-    pub reserved_2: u32,
+    pub part: u32,
+    pub span: u32,
+    pub reserved: u32,
 }
 
 impl Params {
@@ -630,9 +626,10 @@ pub(crate) fn device_ignore_index(ignore_index: i64) -> i32 {
 }
 
 /// What finishes a row.
-fn finish() -> [&'static str; 4] {
+fn finish() -> [&'static str; 5] {
     [
         shader!("outcome"),
+        shader!("exact"),
         shader!("accumulators"),
         shader!("status"),
         shader!("finish"),
@@ -644,7 +641,6 @@ impl Variant {
     pub fn all() -> Vec<Variant> {
         let mut all = vec![
             Variant::CountLabels,
-            Variant::RoundDenominator,
             Variant::Reduce,
             Variant::SelfTest,
             Variant::ShuffleTest,
@@ -710,7 +706,6 @@ impl Variant {
         match self {
             Variant::Row { kernel, .. } => kernel.name(),
             Variant::CountLabels => "count_labels",
-            Variant::RoundDenominator => "round_denominator",
             Variant::FinishRows(_) => "finish_rows",
             Variant::MoreRows(_) => "more_rows",
             Variant::Reduce => "reduce",
@@ -774,6 +769,7 @@ impl Variant {
                         _ => shader!("weights/words"),
                     },
                     shader!("labels"),
+                    shader!("counted"),
                     shader!("denominator"),
                     shader!("upstream"),
                     shader!("slot"),
@@ -785,6 +781,13 @@ impl Variant {
                 if !finishes || !kernel.is_whole() {
                     parts.push(shader!("states"));
                 }
+                if !kernel.is_whole() {
+                    parts.push(shader!("parts"));
+                }
+                parts.push(match kernel {
+                    RowKernel::SplitFinish => shader!("label/parts"),
+                    _ => shader!("label/given"),
+                });
                 if finishes {
                     parts.extend(finish());
                     parts.extend([shader!("more"), shader!("handover/finish")]);
@@ -810,20 +813,13 @@ impl Variant {
                     RowKernel::PerSubgroup => shader!("kernels/row_per_subgroup"),
                     RowKernel::PerWorkgroup => shader!("kernels/row_per_workgroup"),
                     RowKernel::SplitStates => shader!("kernels/split_row_states"),
-                    RowKernel::SplitMerge => shader!("kernels/split_row_merge"),
-                    RowKernel::SplitApply => shader!("kernels/split_row_apply"),
+                    RowKernel::SplitFinish => shader!("kernels/split_row_finish"),
                 });
             }
-            Variant::CountLabels => {
-                parts.extend([shader!("accumulators"), shader!("kernels/count_labels")])
-            }
-            Variant::RoundDenominator => parts.extend([
-                shader!("specials"),
-                shader!("math"),
-                shader!("accumulators"),
-                shader!("denominator"),
-                shader!("totals"),
-                shader!("kernels/round_denominator"),
+            Variant::CountLabels => parts.extend([
+                shader!("counted"),
+                shader!("exact"),
+                shader!("kernels/count_labels"),
             ]),
             Variant::FinishRows(curve) | Variant::MoreRows(curve) => {
                 parts.extend([shader!("math"), shader!("specials"), shader!("pairs")]);
@@ -837,7 +833,7 @@ impl Variant {
                         shader!("kernels/more_rows"),
                     ]),
                     _ => {
-                        parts.push(shader!("options"));
+                        parts.extend([shader!("options"), shader!("counted")]);
                         parts.extend(finish());
                         parts
                             .extend([shader!("handover/outcomes"), shader!("kernels/finish_rows")]);
@@ -847,8 +843,10 @@ impl Variant {
             Variant::Reduce => parts.extend([
                 shader!("specials"),
                 shader!("math"),
+                shader!("exact"),
                 shader!("accumulators"),
                 shader!("status"),
+                shader!("counted"),
                 shader!("denominator"),
                 shader!("totals"),
                 shader!("kernels/reduce"),
@@ -881,8 +879,7 @@ impl Variant {
                 Accumulators,
                 Status,
             ],
-            Variant::CountLabels => &[Labels, ClassWeights, Denominator, Accumulators],
-            Variant::RoundDenominator => &[Denominator, Accumulators],
+            Variant::CountLabels => &[Labels, ClassWeights, Denominator],
             Variant::FinishRows(_) => &[States, Losses, Lse, Predictions, Accumulators, Status],
             Variant::MoreRows(_) => &[States, Entropy, Correct, ZLosses],
             Variant::Reduce => &[Denominator, Loss, ZLoss, Accumulators, Status],

@@ -6,8 +6,8 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::kernel::{
     ACCUMULATOR_WORDS, Access, BLOCK, Curve, Exchange, GradOutput, LANES, LabelInput, Options,
-    PART, ROWS_EACH, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums, Variant,
-    Width,
+    PART, Params, ROWS_EACH, RowKernel, SLOT, STATE_WORDS, Slot, SoftmaxOutput, Strategy, Sums,
+    Variant, Width,
 };
 use crate::problem::{
     Denominator, Dtype, LabelKind, Padding, Problem, Reduction, Upstream, Wanted,
@@ -45,8 +45,12 @@ pub struct Tuning {
     pub alone: usize,
     /// Invocations of a workgroup that owns a row, at most.
     pub row_workgroup: u32,
-    /// Invocations of a workgroup that writes parts of split rows; [`WRITERS`] at least.
-    pub writers_workgroup: u32,
+    /// Invocations of a workgroup that finishes a span of a split row.
+    pub span_workgroup: u32,
+    /// So many spans are wanted: rows are cut into shorter ones until then.
+    pub spans: usize,
+    /// Parts that a split row is to have, at most: who finishes a span of it reads the states of all.
+    pub parts: usize,
     /// Whether rows are read and written by vectors of four words, where they may be: see [`Width`].
     pub vectors: bool,
     /// Whether the loops of a kernel fit its rows, and a row that fits into a kernel stays in it from
@@ -65,7 +69,7 @@ impl Tuning {
         // teams to a row.
         subgroup: 4096,
         // By reasoning, not measured: 64 rows are workgroups for as many multiprocessors, and 16 parts of
-        // each pay for two more dispatches.
+        // each pay for one more dispatch.
         split_classes: 16_384,
         split_rows: 64,
         // By reasoning, not measured: two subgroups of the widest kind.
@@ -73,8 +77,13 @@ impl Tuning {
         alone: 0,
         // By reasoning, not measured: 32 teams, and what WebGPU promises.
         row_workgroup: 256,
-        // By reasoning, not measured: as `workgroup`.
-        writers_workgroup: 64,
+        // By reasoning, not measured: an invocation for each part of a row of 262144 classes.
+        span_workgroup: 256,
+        // By reasoning, not measured: some for each multiprocessor.
+        spans: 1024,
+        // By reasoning, not measured: blocks enough on their way for all of the bandwidth, and states of a
+        // fifth of what a span reads.
+        parts: 2048,
         // By reasoning, not measured: loads of 16 bytes.
         vectors: true,
         // By reasoning, not measured: the logits are read once, not twice.
@@ -99,8 +108,11 @@ impl Tuning {
         alone: 32,
         // By reasoning, not measured, as no plan has it but by name.
         row_workgroup: 256,
-        // By reasoning, not measured.
-        writers_workgroup: 64,
+        // Measured there: a workgroup with a barrier is as fast as its subgroups are few, and one has none.
+        span_workgroup: 8,
+        // By reasoning, not measured: some for each core; and states that are short work for one of them.
+        spans: 8,
+        parts: 64,
         // Measured there.
         vectors: true,
         keeps: true,
@@ -124,8 +136,10 @@ const SOFTWARE_COLUMNS_WITH_SLOT_LOOPS: usize = 7680;
 const SOFTWARE_COLUMNS_PER_SHARE: usize = 32_768;
 /// By how much fewer they are where slots have loops, two at most.
 const SOFTWARE_SLOT_LOOPS: usize = 8;
-/// Invocations that write a part of a split row, and that add up the sums of a batch.
-const WRITERS: u32 = 32;
+/// Columns of a span of a split row, at least. By reasoning, not measured.
+const SHORTEST_SPAN: usize = 2048;
+/// Invocations that add up the sums of a batch.
+const ADDERS: u32 = 32;
 /// Fewest invocations that share one.
 const FEWEST: u32 = 4;
 
@@ -258,28 +272,34 @@ impl Pass {
     }
 
     /// Workgroups in two dimensions, where one dimension has at most `most`.
-    pub fn workgroups(&self, rows: u32, classes: u32, row_length: u32, most: u32) -> [u32; 2] {
-        let parts = |columns: u32| rows * columns.div_ceil(PART as u32);
+    pub fn workgroups(&self, params: &Params, most: u32) -> [u32; 2] {
+        let rows = params.rows;
+        let here = |columns: u32| {
+            let end = columns.min(params.end_column);
+            end.saturating_sub(params.first_column)
+        };
         let written = if self.options.padded {
-            row_length
+            params.row_length
         } else {
-            classes
+            params.classes
         };
         let of = |units: u32, invocations: u32| units.div_ceil(self.workgroup_size / invocations);
         let groups = match self.variant {
             Variant::Row { kernel, .. } => match kernel {
                 RowKernel::PerInvocation => of(rows, 1),
                 RowKernel::PerSubgroup => of(rows, self.team),
-                RowKernel::PerWorkgroup | RowKernel::SplitMerge => rows,
-                RowKernel::SplitStates => of(parts(classes), self.team),
-                RowKernel::SplitApply => of(parts(written), WRITERS),
+                RowKernel::PerWorkgroup => rows,
+                RowKernel::SplitStates => {
+                    of(rows * here(params.classes).div_ceil(params.part), self.team)
+                }
+                RowKernel::SplitFinish if self.options.writes() => {
+                    rows * here(written).div_ceil(params.span)
+                }
+                RowKernel::SplitFinish => rows,
             },
             Variant::CountLabels => of(rows.div_ceil(ROWS_EACH), 1),
             Variant::FinishRows(_) | Variant::MoreRows(_) | Variant::MathTest => of(rows, 1),
-            Variant::RoundDenominator
-            | Variant::Reduce
-            | Variant::SelfTest
-            | Variant::ShuffleTest => 1,
+            Variant::Reduce | Variant::SelfTest | Variant::ShuffleTest => 1,
         };
         fold(groups, most)
     }
@@ -372,7 +392,7 @@ impl Pass {
             Variant::MoreRows(curve) => [size].into_iter().chain(low_cap(curve)).collect(),
             Variant::ShuffleTest => vec![team],
             Variant::MathTest => vec![size],
-            Variant::RoundDenominator | Variant::Reduce => vec![known],
+            Variant::Reduce => vec![class_weights, known],
             Variant::SelfTest => Vec::new(),
         }
     }
@@ -487,7 +507,7 @@ impl Pass {
         };
         let states = match kernel {
             RowKernel::PerWorkgroup => self.workgroup_size / self.team + 1,
-            RowKernel::SplitMerge => self.workgroup_size,
+            RowKernel::SplitFinish => self.workgroup_size,
             _ => 0,
         };
         exchanged + state * states + 16
@@ -497,12 +517,7 @@ impl Pass {
     fn fit(mut self, device: &DeviceProfile) -> Result<Pass> {
         let least = match self.variant {
             Variant::Row { exchange, .. } if exchange != Exchange::None => self.team,
-            Variant::Row {
-                kernel: RowKernel::SplitApply,
-                ..
-            }
-            | Variant::RoundDenominator
-            | Variant::Reduce => WRITERS,
+            Variant::Reduce => ADDERS,
             _ => 1,
         };
         while self.workgroup_size > least
@@ -546,8 +561,8 @@ impl Pass {
 pub struct Plan {
     /// Who owns a row.
     pub strategy: Strategy,
-    /// The passes that give the denominator of a mean, where labels have to be counted or weighed.
-    pub count: Vec<Pass>,
+    /// The pass that gives the denominator of a mean, where labels have to be counted or weighed.
+    pub count: Option<Pass>,
     /// The passes over the logits, then those over the row states; `reduce` follows the last chunk.
     pub passes: Vec<Pass>,
     /// The pass after the last chunk.
@@ -562,6 +577,10 @@ pub struct Plan {
     /// Columns in one chunk of a host call, at most; where fewer than a row has, a chunk is a window of
     /// one row.
     pub columns_per_chunk: usize,
+    /// Columns of a part of a split row.
+    pub part: usize,
+    /// Columns of a split row that one workgroup finishes.
+    pub span: usize,
     chunks: usize,
     chunk_size: u64,
 }
@@ -625,7 +644,7 @@ impl Plan {
         let other = |variant, workgroup_size| {
             let plain = Options::PLAIN;
             let options = match variant {
-                Variant::CountLabels => Options {
+                Variant::CountLabels | Variant::Reduce => Options {
                     class_weights: problem.sums_weights(),
                     ..plain
                 },
@@ -643,13 +662,7 @@ impl Plan {
             };
             Pass::new(variant, workgroup_size, options).fit(device)
         };
-        let mut count = Vec::new();
-        if counts(problem) {
-            count.push(other(Variant::CountLabels, WORKGROUP)?);
-            if problem.sums_weights() {
-                count.push(other(Variant::RoundDenominator, WRITERS)?);
-            }
-        }
+        let count = counts(problem).then(|| other(Variant::CountLabels, WORKGROUP));
         let mut passes = passes;
         if !device.fuses() {
             passes.push(other(Variant::FinishRows(curve(problem)), WORKGROUP)?);
@@ -661,13 +674,19 @@ impl Plan {
         let chunk = rows_per_chunk.min(problem.rows()) as u64;
         Ok(Plan {
             strategy,
-            count,
+            count: count.transpose()?,
             passes,
-            reduce: other(Variant::Reduce, WRITERS)?,
+            reduce: other(Variant::Reduce, ADDERS)?,
             rows: problem.rows(),
             classes: problem.classes(),
             rows_per_chunk,
             columns_per_chunk,
+            part: part(problem, device),
+            span: span(
+                problem,
+                device,
+                rows_per_chunk.min(problem.rows()) * columns_per_chunk,
+            ),
             chunks: chunks(problem, rows_per_chunk, columns_per_chunk),
             chunk_size: chunk * Footprint::of(problem).row(columns_per_chunk),
         })
@@ -677,7 +696,7 @@ impl Plan {
     #[must_use]
     pub(crate) fn counted_by_host(mut self, problem: &Problem) -> Plan {
         if !problem.sums_weights() {
-            self.count.clear();
+            self.count = None;
             for pass in &mut self.passes {
                 *pass = pass.known();
             }
@@ -689,7 +708,7 @@ impl Plan {
     pub(crate) fn state_words(&self, rows: u64) -> u64 {
         let slots = self.passes.iter().flat_map(|pass| pass.variant.slots());
         match slots.into_iter().any(|(slot, _)| slot == Slot::States) {
-            true => state_words(rows, self.classes, self.strategy),
+            true => state_words(rows, self.classes, self.strategy, self.part),
             false => 0,
         }
     }
@@ -864,7 +883,7 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
         };
         let workgroup_size = match kernel {
             RowKernel::PerWorkgroup => tuning.row_workgroup,
-            RowKernel::SplitApply => tuning.writers_workgroup,
+            RowKernel::SplitFinish => tuning.span_workgroup,
             RowKernel::PerSubgroup if problem.rows() < tuning.alone => team,
             _ => tuning.workgroup,
         };
@@ -936,37 +955,31 @@ fn passes(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Vec<
         grad,
         ..all
     });
+    let mut passes = Vec::new();
     let kernel = match strategy {
         Strategy::RowPerInvocation => RowKernel::PerInvocation,
         Strategy::RowPerSubgroup => RowKernel::PerSubgroup,
         Strategy::RowPerWorkgroup => RowKernel::PerWorkgroup,
         Strategy::SplitRow => {
             // One set of states serves all outputs.
-            let states = row_pass(RowKernel::SplitStates, all);
-            let mut passes = vec![states, row_pass(RowKernel::SplitMerge, all)];
-            let writes = writes.into_iter().filter(Options::writes);
-            passes.extend(writes.map(|options| {
-                let mut pass = row_pass(RowKernel::SplitApply, options);
-                // It reads the states that were summed up for all outputs.
-                if let (Variant::Row { sums, .. }, Variant::Row { sums: all, .. }) =
-                    (&mut pass.variant, states.variant)
-                {
-                    *sums = all;
-                }
-                pass
-            }));
-            return passes;
+            passes.push(row_pass(RowKernel::SplitStates, all));
+            RowKernel::SplitFinish
         }
     };
+    let states = passes.first().map(|states| states.variant);
     let last = writes.len() - 1;
-    let pass = |(i, options)| {
+    for (i, options) in writes.into_iter().enumerate() {
         let mut pass = row_pass(kernel, options);
-        if let Variant::Row { finishes, .. } = &mut pass.variant {
+        if let Variant::Row { finishes, sums, .. } = &mut pass.variant {
             *finishes &= i == last;
+            // What reads states reads those that were summed up for all outputs.
+            if let Some(Variant::Row { sums: all, .. }) = states {
+                *sums = all;
+            }
         }
-        pass
-    };
-    writes.into_iter().enumerate().map(pass).collect()
+        passes.push(pass);
+    }
+    passes
 }
 
 /// What a pass without labels needs to know.
@@ -985,9 +998,9 @@ fn bare(options: Options) -> Options {
     }
 }
 
-fn state_words(rows: u64, classes: usize, strategy: Strategy) -> u64 {
+fn state_words(rows: u64, classes: usize, strategy: Strategy, part: usize) -> u64 {
     let parts = match strategy {
-        Strategy::SplitRow => classes.div_ceil(PART) as u64,
+        Strategy::SplitRow => classes.div_ceil(part) as u64,
         _ => 0,
     };
     STATE_WORDS as u64 * rows * (1 + parts)
@@ -1044,19 +1057,18 @@ fn chunk_shape(
     device: &DeviceProfile,
     strategy: Strategy,
 ) -> Result<[usize; 2]> {
-    // A binding may have to begin up to one alignment before its data.
-    let most = device.max_binding.min(device.max_buffer);
-    let usable = most.saturating_sub(u64::from(device.offset_alignment));
+    let usable = usable(device);
     if usable < 4 * ACCUMULATOR_WORDS as u64 {
         return Err(Error::DeviceTooSmall {
             limit: "bytes in a binding",
-            found: most,
+            found: device.max_binding.min(device.max_buffer),
             needed: 4 * ACCUMULATOR_WORDS as u64 + u64::from(device.offset_alignment),
         });
     }
     let footprint = Footprint::of(problem);
     let share = share(device);
-    let state_bytes = 4 * state_words(1, problem.classes(), strategy);
+    let part = part(problem, device);
+    let state_bytes = 4 * state_words(1, problem.classes(), strategy, part);
     let (inner, columns) = (problem.inner() as u64, problem.row_length());
     let row_bytes = footprint.widest.max(footprint.weights) * columns as u64;
     if state_bytes > usable {
@@ -1068,7 +1080,7 @@ fn chunk_shape(
     }
     let fits = (usable / row_bytes.max(state_bytes)).min(share / footprint.row(columns));
     if fits == 0 {
-        return window(problem, device, strategy, usable);
+        return window(problem, device, strategy);
     }
     // Interleaved rows go together where they can.
     let group = if fits >= inner { inner } else { 1 };
@@ -1084,21 +1096,49 @@ fn share(device: &DeviceProfile) -> u64 {
     device.memory.map_or(u64::MAX, |memory| memory / 4)
 }
 
-/// A part of a row as a chunk, where a row is too much.
-fn window(
-    problem: &Problem,
-    device: &DeviceProfile,
-    strategy: Strategy,
-    usable: u64,
-) -> Result<[usize; 2]> {
+/// Bytes of a binding: it may have to begin up to one alignment before its data.
+fn usable(device: &DeviceProfile) -> u64 {
+    let most = device.max_binding.min(device.max_buffer);
+    most.saturating_sub(u64::from(device.offset_alignment))
+}
+
+/// Columns of a window of a row, at most.
+fn window_columns(problem: &Problem, device: &DeviceProfile) -> u64 {
     let footprint = Footprint::of(problem);
-    let share = share(device);
+    let widest = footprint.widest.max(footprint.weights);
+    let by_memory =
+        share(device).saturating_sub(footprint.vectors) / (footprint.matrices + footprint.weights);
+    by_memory.min(usable(device) / widest)
+}
+
+/// Columns of a part of a split row: no more than a window has, and a team can go through on a software driver.
+fn part(problem: &Problem, device: &DeviceProfile) -> usize {
+    let most = software_columns(problem, device, Strategy::RowPerSubgroup) as u64;
+    let most = most.min(window_columns(problem, device));
+    let mut part = PART;
+    while problem.classes() > device.tuning().parts * part && 2 * part as u64 <= most {
+        part *= 2;
+    }
+    part
+}
+
+/// Columns of a span of split rows: of so many columns as many spans as are wanted, but no more than a workgroup
+/// can go through on a software driver.
+fn span(problem: &Problem, device: &DeviceProfile, columns: usize) -> usize {
+    let tuning = device.tuning();
+    let each = software_columns(problem, device, Strategy::RowPerInvocation) / 2;
+    let span = columns.div_ceil(tuning.spans.max(1)).next_power_of_two();
+    span.clamp(SHORTEST_SPAN, each * tuning.span_workgroup as usize)
+}
+
+/// A part of a row as a chunk, where a row is too much.
+fn window(problem: &Problem, device: &DeviceProfile, strategy: Strategy) -> Result<[usize; 2]> {
+    let footprint = Footprint::of(problem);
+    let usable = usable(device);
     let widest = footprint.widest.max(footprint.weights);
     let row_bytes = widest * problem.row_length() as u64;
-    let by_parts = |columns: u64| columns / PART as u64 * PART as u64;
-    let by_memory =
-        share.saturating_sub(footprint.vectors) / (footprint.matrices + footprint.weights);
-    let columns = by_parts(by_memory.min(usable / widest));
+    let part = part(problem, device) as u64;
+    let columns = window_columns(problem, device) / part * part;
     match (problem.inner(), strategy) {
         (1, Strategy::SplitRow) if columns > 0 => Ok([1, columns as usize]),
         (1, Strategy::SplitRow) => Err(Error::BudgetTooSmall {

@@ -8,8 +8,9 @@ use crate::engine::{Engine, Pipeline, Prepared};
 use crate::error::{Error, Result};
 use crate::guard::Guarded;
 use crate::kernel::{
-    ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
-    EMPTY_IS_ZERO, NOT_WANTED, Params, RowKernel, SLOT, STATUS_WORDS, Slot, Variant, Width, status,
+    ACCUMULATOR_WORDS, Access, COUNTED_WORDS, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT,
+    DENOMINATOR_IS_WEIGHTS, EMPTY_IS_ZERO, NOT_WANTED, Params, RowKernel, SLOT, STATUS_WORDS, Slot,
+    Variant, Width, status,
 };
 use crate::plan::{DeviceProfile, Pass, Placement, Plan, in_vector};
 use crate::problem::{
@@ -197,11 +198,10 @@ pub(crate) enum Work {
     Rows,
     /// The states of the parts of a window.
     States,
-    /// The state of a row from those of its parts, and what follows but its outputs of the shape of the
-    /// logits. The window is where the row's label is.
-    Merge,
-    /// The outputs of a window of the shape of the logits.
-    Apply,
+    /// What follows from the states of all parts of a row, and the outputs of its first window.
+    Finish,
+    /// The outputs of another window.
+    Write,
 }
 
 impl Work {
@@ -215,8 +215,8 @@ impl Work {
             Work::Count => false,
             Work::Rows => true,
             Work::States => kernel == Some(RowKernel::SplitStates),
-            Work::Apply => kernel == Some(RowKernel::SplitApply),
-            Work::Merge => !Work::States.has(pass) && !Work::Apply.has(pass),
+            Work::Finish => kernel != Some(RowKernel::SplitStates),
+            Work::Write => kernel == Some(RowKernel::SplitFinish),
         }
     }
 }
@@ -230,10 +230,12 @@ impl Scratch {
     /// One line for each slot: the denominator, and small bindings for arrays that nobody gave.
     const PLACES: u64 = Slot::Probes as u64;
     const ACCUMULATORS: u64 = 4 * ACCUMULATOR_WORDS as u64;
+    /// Bytes of a line: room for what is counted of labels.
+    const LINE: u64 = (4 * COUNTED_WORDS as u64).next_power_of_two();
 
     fn new(device: &DeviceProfile) -> Scratch {
         Scratch {
-            alignment: u64::from(device.offset_alignment).max(16),
+            alignment: u64::from(device.offset_alignment).max(Self::LINE),
         }
     }
 
@@ -249,7 +251,7 @@ impl Scratch {
         let (offset, size) = match slot {
             Slot::Accumulators => (accumulators, Self::ACCUMULATORS),
             Slot::States => (states, 4 * state_words),
-            slot => (slot as u64 * self.alignment, 16),
+            slot => (slot as u64 * self.alignment, Self::LINE),
         };
         BufferRange {
             buffer: scratch.buffer,
@@ -424,7 +426,7 @@ impl Prepared {
                 needed: format!("a multiple of the {} interleaved rows", problem.inner()),
             });
         }
-        let counted = !self.plan().count.is_empty();
+        let counted = self.plan().count.is_some();
         if counted && chunk.rows != self.problem().rows() {
             return Err(Error::ChunkDenominator {
                 rows: chunk.rows,
@@ -462,7 +464,7 @@ impl Prepared {
         work: Work,
         valid_rows: u64,
     ) -> Result<Bound> {
-        let denominator = match self.problem().sums_weights() && !self.plan().count.is_empty() {
+        let denominator = match self.problem().sums_weights() && self.plan().count.is_some() {
             true => InUse::Counted,
             false => InUse::Known(valid_rows),
         };
@@ -551,6 +553,8 @@ impl Prepared {
             loss_start: wanted(Slot::Loss),
             z_loss_start: wanted(Slot::ZLoss),
             status_start: start(Slot::Status),
+            part: self.plan().part as u32,
+            span: self.plan().span as u32,
             rows_before,
             upstream_stride,
             upstream,
@@ -561,17 +565,14 @@ impl Prepared {
 
         // Bindings cannot be empty, and no rows have nothing but a reduction.
         let with_rows = rows > 0;
-        let counts = matches!(denominator, InUse::Counted).then_some(&self.plan().count[..]);
-        let counts = counts.filter(|_| with_rows).unwrap_or_default();
+        let counts = with_rows && matches!(denominator, InUse::Counted);
+        let counts = self.plan().count.iter().filter(|_| counts);
         let rows_passes = &self.plan().passes[..];
         let rows_passes = if with_rows { rows_passes } else { &[] };
         let rows_passes = rows_passes.iter().filter(|pass| work.has(pass));
         let mut steps = Vec::new();
-        for pass in counts
-            .iter()
-            .chain(rows_passes)
-            .chain([&self.plan().reduce])
-        {
+        let count = counts.clone().count();
+        for pass in counts.chain(rows_passes).chain([&self.plan().reduce]) {
             let mut bindings = Vec::new();
             for (slot, access) in pass.variant.slots() {
                 if access == Access::Uniform {
@@ -638,9 +639,9 @@ impl Prepared {
             .await?
             .map_err(|error| engine.refused("the parameters", &error))?;
         let reduce = steps.pop();
-        let rows = steps.split_off(counts.len());
+        let rows = steps.split_off(count);
         Ok(Bound {
-            count: steps,
+            count: steps.pop(),
             rows,
             reduce,
         })
@@ -768,14 +769,7 @@ fn make_steps(
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let here = |columns: u32| {
-            let end = columns.min(params.end_column);
-            end.saturating_sub(params.first_column)
-        };
-        let (classes, columns) = (here(params.classes), here(params.row_length));
-        let workgroups = pipeline
-            .pass
-            .workgroups(params.rows, classes, columns, most);
+        let workgroups = pipeline.pass.workgroups(params, most);
         Step {
             pipeline,
             bind_group,
@@ -793,7 +787,7 @@ struct Step {
 
 /// A problem bound to buffers. Keeps them alive.
 pub struct Bound {
-    count: Vec<Step>,
+    count: Option<Step>,
     rows: Vec<Step>,
     reduce: Option<Step>,
 }
@@ -814,9 +808,8 @@ impl Bound {
     }
 
     /// Records what the labels of these rows add to the denominator.
-    pub(crate) fn record_count(&self, encoder: &mut wgpu::CommandEncoder, last: bool) {
-        let steps = if last { self.count.len() } else { 1 };
-        record(encoder, self.count.iter().take(steps));
+    pub(crate) fn record_count(&self, encoder: &mut wgpu::CommandEncoder) {
+        record(encoder, &self.count);
     }
 
     /// Records what follows where the denominator is known.

@@ -235,7 +235,7 @@ impl Engine {
         let mut stream = Stream::new(self, &prepared, source, sink, results).await?;
         let setup = watch.elapsed();
         let windows = prepared.plan().has_windows(problem);
-        if problem.sums_weights() && !prepared.plan().count.is_empty() {
+        if problem.sums_weights() && prepared.plan().count.is_some() {
             for mut piece in pieces(&prepared) {
                 let is_last = piece.rows.end == problem.rows();
                 if windows {
@@ -254,13 +254,14 @@ impl Engine {
             for piece in row_windows(&prepared, row, problem.classes()) {
                 stream.send(Work::States, piece, false).await?;
             }
+            // Where nothing is written there is nothing to see of the row either.
             let writes = problem.outputs().iter().any(Wanted::has_classes);
-            let piece = stream.label_window(row)?;
-            stream.send(Work::Merge, piece, is_last && !writes).await?;
-            let columns = if writes { problem.row_length() } else { 0 };
+            let columns = if writes { problem.row_length() } else { 1 };
+            let mut work = Work::Finish;
             for piece in row_windows(&prepared, row, columns) {
                 let is_last = is_last && piece.columns.end == columns;
-                stream.send(Work::Apply, piece, is_last).await?;
+                stream.send(work, piece, is_last).await?;
+                work = Work::Write;
             }
         }
         let (results, mut times) = stream.finish().await?;

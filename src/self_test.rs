@@ -255,7 +255,11 @@ impl Engine {
         use wgpu::BufferUsages as Usage;
         let pipeline = self.pipeline(pass).await?;
         let size = 4 * u64::from(count);
-        let [width, height] = pass.workgroups(count, 1, 1, self.profile.max_workgroups);
+        let units = Params {
+            rows: count,
+            ..params
+        };
+        let [width, height] = pass.workgroups(&units, self.profile.max_workgroups);
         let what = "the probes";
         let mut words: Vec<u32> = Vec::new();
         words

@@ -77,9 +77,8 @@ impl Lane {
             let is_matrix = matches!(output.slot, Slot::Softmax | Slot::LogSoftmax | Slot::Grad);
             match work {
                 Work::Count | Work::States => output.slot == Slot::Status,
-                Work::Rows => true,
-                Work::Merge => !is_matrix,
-                Work::Apply => is_matrix || output.slot == Slot::Status,
+                Work::Rows | Work::Finish => true,
+                Work::Write => is_matrix || output.slot == Slot::Status,
             }
         })
     }
@@ -276,7 +275,7 @@ impl<'a> Stream<'a> {
                     encoder.clear_buffer(&status.device, 0, Some(STATUS_SIZE));
                 }
                 match work {
-                    Work::Count => bound.record_count(&mut encoder, step.is_last),
+                    Work::Count => bound.record_count(&mut encoder),
                     _ => bound.record_counted(&mut encoder),
                 }
                 if work != Work::Count && step.is_last {
@@ -344,8 +343,10 @@ impl<'a> Stream<'a> {
         let has_outputs = problem.outputs().iter().any(Wanted::has_classes);
         match work {
             Work::Rows => self.sink.done(piece.rows.len()),
-            Work::Merge if !has_outputs => self.sink.done(1),
-            Work::Apply if piece.columns.end == problem.row_length() => self.sink.done(1),
+            Work::Finish if !has_outputs => self.sink.done(1),
+            Work::Finish | Work::Write if piece.columns.end == problem.row_length() => {
+                self.sink.done(1)
+            }
             _ => {}
         }
         self.times.download += watch.elapsed();

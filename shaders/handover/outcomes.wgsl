@@ -1,6 +1,6 @@
 // What is known of rows, from the states that the row kernels left.
 
-const STATE_WORDS = 12u;
+const STATE_WORDS = 9u;
 
 @group(0) @binding(9) var<storage, read_write> states: array<u32>;
 

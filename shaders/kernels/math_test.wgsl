@@ -11,7 +11,7 @@ fn math_test(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    params = given;
+    take_params(workgroup.z);
     let at = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + local;
     if at >= arrayLength(&probes) {
         return;

@@ -9,9 +9,9 @@
 @group(0) @binding(17) var<storage, read_write> z_loss: array<u32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn reduce(@builtin(local_invocation_index) local: u32) {
-    params = given;
-    gather(local, 0u, SLOT_WORDS);
+fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    take_params(workgroup.z);
+    gather(local);
     if local != 0u {
         return;
     }
@@ -34,7 +34,9 @@ fn reduce(@builtin(local_invocation_index) local: u32) {
         z_loss[params.z_loss_start] = mean_bits(Z_SUM, Z_SPECIALS, false, z_divisor());
     }
     if has_flag(DENOMINATOR_IN_BUFFER) && (has_flag(DENOMINATOR_IS_COUNT) || has_flag(DENOMINATOR_IS_WEIGHTS)) {
-        // The count of the next batch begins at 0.
-        denominator[params.denominator_start + select(1u, 0u, has_flag(DENOMINATOR_IS_COUNT))] = 0u;
+        // What is counted of the next batch begins at 0.
+        for (var word = 0u; word < COUNTED_WORDS; word += 1u) {
+            denominator[params.denominator_start + word] = 0u;
+        }
     }
 }

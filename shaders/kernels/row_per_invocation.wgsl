@@ -121,7 +121,7 @@ fn row_per_invocation(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    params = given;
+    take_params(workgroup.z);
     let row = (workgroup.y * workgroups.x + workgroup.x) * WORKGROUP_SIZE + local;
     if row >= params.rows {
         return;

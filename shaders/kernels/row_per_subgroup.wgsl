@@ -16,7 +16,7 @@ fn row_per_subgroup(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    params = given;
+    take_params(workgroup.z);
     local = index;
     let unit = (workgroup.y * workgroups.x + workgroup.x) * (WORKGROUP_SIZE / TEAM) + local / TEAM;
     let here = unit < params.rows;
@@ -26,7 +26,7 @@ fn row_per_subgroup(
     if ONE_BLOCK {
         state = team_block(row, 0u, columns);
     } else {
-        for (var start = 0u; start < given.classes; start += BLOCK) {
+        for (var start = 0u; start < (given.classes | workgroup.z); start += BLOCK) {
             push(team_block(row, start, min(columns, start + BLOCK)));
         }
         state = pop_all();

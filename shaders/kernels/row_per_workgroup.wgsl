@@ -18,7 +18,7 @@ fn row_per_workgroup(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    params = given;
+    take_params(workgroup.z);
     local = index;
     let row = workgroup.y * workgroups.x + workgroup.x;
     if row >= given.rows {
@@ -30,7 +30,7 @@ fn row_per_workgroup(
     let teams = WORKGROUP_SIZE / TEAM;
     let team = local / TEAM;
 
-    for (var round = 0u; round < given.classes; round += teams * BLOCK) {
+    for (var round = 0u; round < (given.classes | workgroup.z); round += teams * BLOCK) {
         let start = round + team * BLOCK;
         let state = team_block(row, start, min(params.classes, start + BLOCK));
         if local % TEAM == 0u {

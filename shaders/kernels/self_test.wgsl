@@ -43,7 +43,7 @@ fn chased(zero: u32) -> u32 {
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn self_test(@builtin(local_invocation_index) local: u32) {
-    params = given;
+    take_params(0u);
     if local == 0u {
         atomicStore(&tickets, 0u);
         atomicStore(&drawn, 0u);

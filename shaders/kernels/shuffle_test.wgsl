@@ -9,7 +9,7 @@ override TEAM: u32 = 8u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn shuffle_test(@builtin(local_invocation_index) local: u32) {
-    params = given;
+    take_params(0u);
     var at = local;
     for (var apart = 1u; apart < TEAM; apart *= 2u) {
         probes[at] = subgroupShuffleXor(local ^ params.zero, apart);

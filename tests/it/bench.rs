@@ -25,8 +25,8 @@ fn usage_errors() {
         ("bench --plan lanes=8", "there is: narrow, many, "),
         ("bench --plan vectors=maybe", "vectors is yes or no"),
         (
-            "bench --plan writers_workgroup=16",
-            "writers_workgroup is a power of two from 32 to 1024",
+            "bench --plan row_workgroup=4",
+            "row_workgroup is a power of two from 8 to 1024",
         ),
         ("bench --plan narrow=-1", "invalid digit"),
         ("bench --kernel fast", "there is: planned, all, row_per_"),

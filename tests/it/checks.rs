@@ -59,6 +59,7 @@ checks! {
     bad_weights
     empty_means
     weighted_denominators
+    weight_sums
 }
 
 /// A check by its name.
@@ -267,7 +268,7 @@ fn poisoned_rows(engine: &Engine, kernel: Strategy) -> Result<(), String> {
     all_agree(
         engine,
         kernel,
-        [3, 1500].map(|k| {
+        [3, 1500, 9001].map(|k| {
             let mut case = generate(Shape::Normal, Kind::Index, 6, k);
             case.name = format!("poisoned rows of {k}");
             case.logits[k] = f32::NAN;
@@ -1062,6 +1063,50 @@ fn empty_means(engine: &Engine, kernel: Strategy) -> Result<(), String> {
 
 /// The class weights of the labels are summed exactly and rounded once, in whatever order and size they
 /// come; ignored rows weigh nothing, and the z-loss is a mean over rows.
+/// A mean divides by the sum of the weights, rounded once: of a row of each class, wherever in a word the sum
+/// begins; and of so many rows that every carry goes on.
+fn weight_sums(engine: &Engine, kernel: Strategy) -> Result<(), String> {
+    let two = |power: i32| 2f32.powi(power);
+    let ones: Vec<f32> = (0..72).map(|i| 16777215.0 * two(i % 48 - 30)).collect();
+    let tiny = f32::from_bits(0x80_0001);
+    for (name, weights, rows) in [
+        ("a tie, to even below", vec![two(24), 1.0], 2),
+        ("a tie, to even above", vec![two(24) + 2.0, 1.0], 2),
+        ("past a tie", vec![two(24), 1.0, two(-60)], 3),
+        (
+            "past a tie by the next word",
+            vec![two(24), 1.0, two(-20)],
+            3,
+        ),
+        ("a word's last bit first", vec![two(10), two(-14)], 2),
+        (
+            "the same, to even above",
+            vec![two(10) + two(-13), two(-14)],
+            2,
+        ),
+        ("the same, past a tie", vec![two(10), two(-14), two(-30)], 3),
+        ("a word's first bit first", vec![two(11), two(-13)], 2),
+        (
+            "the same, to even above",
+            vec![two(11) + two(-12), two(-13)],
+            2,
+        ),
+        ("up to a power of two", vec![two(24) - 1.0, 0.75, 0.125], 3),
+        ("the smallest", vec![two(-126)], 1),
+        ("a tie of the smallest", vec![tiny, two(-126)], 2),
+        ("words of ones", ones, 20_000),
+    ] {
+        let classes = weights.len();
+        let logits = (0..rows * classes).map(|i| (i % 5) as f32).collect();
+        let mut case = Case::new(name, classes, logits)
+            .index((0..rows).map(|row| (row % classes) as i64).collect())
+            .want([Wanted::Losses, Wanted::Loss, Wanted::Grad]);
+        case.class_weights = weights;
+        agree(engine, kernel, &case, &mut Worst::default())?;
+    }
+    Ok(())
+}
+
 fn weighted_denominators(engine: &Engine, kernel: Strategy) -> Result<(), String> {
     let sizes: [&[f32]; 4] = [
         // 2²⁴ and ones: each alone is lost in f32.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use softxent::kernel::{
-    ACCUMULATOR_WORDS, Access, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT, DENOMINATOR_IS_WEIGHTS,
-    EMPTY_IS_ZERO, NOT_WANTED, PART, Params, STATE_WORDS, STATUS_WORDS, Slot, Variant,
+    ACCUMULATOR_WORDS, Access, COUNTED_WORDS, DENOMINATOR_IN_BUFFER, DENOMINATOR_IS_COUNT,
+    DENOMINATOR_IS_WEIGHTS, EMPTY_IS_ZERO, NOT_WANTED, Params, STATE_WORDS, STATUS_WORDS, Slot,
+    Variant,
 };
 use softxent::plan::{DeviceProfile, Pass, Plan};
 use softxent::{
@@ -58,6 +59,7 @@ pub struct Job<'a> {
     pub golden: &'a Golden,
     pub strategy: Strategy,
     pub plan: Plan,
+    params: Params,
     buffers: BTreeMap<Slot, Vec<u32>>,
 }
 
@@ -87,16 +89,17 @@ impl<'a> Job<'a> {
                 1
             })
         };
-        let blocks = case.classes.div_ceil(PART);
+        let parts = case.classes.div_ceil(plan.part);
         let out = (matrix * problem.dtype_out().size()).div_ceil(4);
         // Shifted rows are read by whole vectors, the last one too.
         let mut logits = stored_words(case.dtype, &case.logits);
         if !case.over_logits {
             logits.extend(poison(logits.len().next_multiple_of(4) - logits.len()));
         }
-        let params: [u32; size_of::<Params>() / 4] = bytemuck::cast(params(case, &problem, &plan));
+        let params = params(case, &problem, &plan);
+        let words: [u32; size_of::<Params>() / 4] = bytemuck::cast(params);
         let buffers = [
-            (Slot::Params, params.to_vec()),
+            (Slot::Params, words.to_vec()),
             (Slot::Logits, logits),
             (Slot::Labels, labels),
             (Slot::ClassWeights, weights),
@@ -104,14 +107,14 @@ impl<'a> Job<'a> {
             (
                 Slot::Denominator,
                 match case.denominator {
-                    Denominator::Buffer => vec![case.denominator_value.to_bits(), 0],
-                    _ => vec![0; 2],
+                    Denominator::Buffer => vec![case.denominator_value.to_bits()],
+                    _ => vec![0; COUNTED_WORDS],
                 },
             ),
             (Slot::Softmax, poison(out)),
             (Slot::LogSoftmax, poison(out)),
             (Slot::Grad, poison(out)),
-            (Slot::States, poison(STATE_WORDS * rows * (1 + blocks))),
+            (Slot::States, poison(STATE_WORDS * rows * (1 + parts))),
             (Slot::Losses, row_output(Wanted::Losses)),
             (Slot::Lse, row_output(Wanted::Lse)),
             (Slot::Predictions, row_output(Wanted::Predictions)),
@@ -127,6 +130,7 @@ impl<'a> Job<'a> {
             golden,
             strategy,
             plan,
+            params,
             buffers: buffers.into(),
         }
     }
@@ -155,9 +159,7 @@ impl<'a> Job<'a> {
             let slots = pass.variant.slots().into_iter();
             let mut step = pipeline(pass);
             step["bindings"] = slots.map(binding).collect();
-            let (rows, classes) = (self.plan.rows as u32, self.plan.classes as u32);
-            let columns = self.golden.case.columns() as u32;
-            step["workgroups"] = json!(pass.workgroups(rows, classes, columns, WEB.max_workgroups));
+            step["workgroups"] = json!(pass.workgroups(&self.params, WEB.max_workgroups));
             step
         };
         self.passes().map(step).collect()
@@ -268,13 +270,13 @@ fn params(case: &Case, problem: &Problem, plan: &Plan) -> Params {
         Reduction::None => NOT_WANTED,
         _ => start(wanted),
     };
-    let (counted, weighed) = (!plan.count.is_empty(), plan.count.len() > 1);
+    let weighed = plan.count.is_some_and(|pass| pass.options.class_weights);
     let (denominator, flags) = match (case.reduction, case.denominator) {
         (Reduction::None | Reduction::Sum, _) => (1, DENOMINATOR_IS_COUNT),
         (_, Denominator::Number(number)) => (number.to_bits(), 0),
         (_, Denominator::Buffer) => (0, DENOMINATOR_IN_BUFFER),
         _ if weighed => (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_WEIGHTS),
-        _ if counted => (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT),
+        _ if plan.count.is_some() => (0, DENOMINATOR_IN_BUFFER | DENOMINATOR_IS_COUNT),
         _ => (case.rows as u32, DENOMINATOR_IS_COUNT),
     };
     let (upstream_stride, upstream) = match case.upstream_kind() {
@@ -284,6 +286,8 @@ fn params(case: &Case, problem: &Problem, plan: &Plan) -> Params {
     };
     Params {
         rows: case.rows as u32,
+        part: plan.part as u32,
+        span: plan.span as u32,
         losses_start: start(Wanted::Losses),
         lse_start: start(Wanted::Lse),
         predictions_start: start(Wanted::Predictions),

@@ -1,7 +1,7 @@
 //! Plans under the limits of real devices and of none: strategy, workgroups, chunks, passes, errors.
 //! No GPU.
 
-use softxent::kernel::{Access, PART, RowKernel, Slot, Variant, Width};
+use softxent::kernel::{Access, Params, RowKernel, STATE_WORDS, Slot, Variant, Width};
 use softxent::plan::{DeviceProfile, Pass, Placement, Tuning, fold};
 use softxent::{
     Denominator, Dtype, Error, LabelKind, Padding, Plan, Problem, ProblemBuilder, Reduction,
@@ -181,12 +181,12 @@ fn plans_are_these() {
             DeviceProfile { subgroup: Some(4), ..LARGE },
             format!("1×246723: {shuffled} 64/4, reduce 32"),
         ),
-        // (2²⁷ − 256) / 48 bytes of states.
+        // (2²⁷ − 256) / 36 bytes of states.
         (
             "one class",
             loss_grad(1 << 23, 1),
             WEBGPU,
-            format!("4×2796197: {narrow}"),
+            format!("3×3728263: {narrow}"),
         ),
         (
             "one class",
@@ -229,7 +229,7 @@ fn plans_are_these() {
             loss_grad(64, 16_384),
             LARGE,
             format!(
-                "1×256: {count}, split_row_states/shuffle/vectors/index 64, split_row_merge/vectors/finishes/index 64, split_row_apply/vectors/index/grad 64, reduce 32"
+                "1×256: {count}, split_row_states/shuffle/vectors/index 64, split_row_finish/vectors/finishes/index/grad 256, reduce 32"
             ),
         ),
         (
@@ -249,7 +249,7 @@ fn plans_are_these() {
             loss_grad(3, 20_000_000),
             WEBGPU,
             format!(
-                "3×1: {count}, split_row_states/memory/vectors/index 64, split_row_merge/vectors/index 64, split_row_apply/vectors/index/grad 64, {end}"
+                "3×1: {count}, split_row_states/memory/vectors/index 64, split_row_finish/vectors/index/grad 256, {end}"
             ),
         ),
         // A driver on the processor: one invocation a row, unless there are less than 32 of more than 256
@@ -283,7 +283,7 @@ fn plans_are_these() {
             loss_grad(1, 65_537),
             SOFTWARE,
             format!(
-                "1×63: {count}, split_row_states/shuffle/shifted/index 16, split_row_merge/shifted/finishes/index 16, split_row_apply/shifted/index/grad 64, reduce 32"
+                "1×63: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/shifted/finishes/index/grad 8, reduce 32"
             ),
         ),
         (
@@ -303,7 +303,7 @@ fn plans_are_these() {
             loss_grad(17, 262_145),
             SOFTWARE,
             format!(
-                "2×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_merge/shifted/finishes/index 16, split_row_apply/shifted/index/grad 64, reduce 32"
+                "2×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/shifted/finishes/index/grad 8, reduce 32"
             ),
         ),
         (
@@ -379,7 +379,7 @@ fn plans_are_these() {
             loss_grad(32, 32_772).softcap(100.0),
             SOFTWARE,
             format!(
-                "1×127: {count}, split_row_states/capped/shuffle/vectors/index 16, split_row_merge/capped/vectors/finishes/index 16, split_row_apply/capped/vectors/index/grad 64, reduce 32"
+                "1×127: {count}, split_row_states/capped/shuffle/vectors/index 16, split_row_finish/capped/vectors/finishes/index/grad 8, reduce 32"
             ),
         ),
         (
@@ -462,12 +462,12 @@ fn plans_are_these() {
             with(|device| device.workgroup_memory = 159),
             format!("1×838: {count}, row_per_invocation/vectors/index/grad 64, {end}"),
         ),
-        // The accumulators take 8192 bytes, which are / 48 of states, or / 400 of logits.
+        // The accumulators take 8192 bytes, which are / 36 of states, or / 400 of logits.
         (
             "the smallest bindings",
             loss_grad(1000, 3),
             with(|device| device.max_binding = 8448),
-            format!("6×170: {narrow}"),
+            format!("5×227: {narrow}"),
         ),
         (
             "the smallest buffers",
@@ -513,7 +513,7 @@ fn plans_are_these() {
             loss_grad(2, 100_000).z_loss(0.5).want(Wanted::ALL),
             LARGE,
             format!(
-                "1×41: {count}, split_row_states/shuffle/full/vectors/{every} 64, split_row_merge/full/vectors/finishes/{every} 64, split_row_apply/full/vectors/log_softmax 64, split_row_apply/full/vectors/{every}/softmax/grad 64, reduce 32"
+                "1×41: {count}, split_row_states/shuffle/full/vectors/{every} 64, split_row_finish/full/vectors/log_softmax 256, split_row_finish/full/vectors/finishes/{every}/softmax/grad 256, reduce 32"
             ),
         ),
         (
@@ -527,7 +527,7 @@ fn plans_are_these() {
             "dense labels of split rows",
             Problem::of(9, 100_000).dense_labels().want([Grad]),
             WEBGPU,
-            "1×41: split_row_states/memory/full/vectors/dense/known 64, split_row_merge/full/vectors/dense/known 64, split_row_apply/full/vectors/dense/known/grad 64, finish_rows/dense 64, reduce 32"
+            "1×41: split_row_states/memory/full/vectors/dense/known 64, split_row_finish/full/vectors/dense/known/grad 256, finish_rows/dense 64, reduce 32"
                 .to_owned(),
         ),
         (
@@ -547,7 +547,7 @@ fn plans_are_these() {
             "row outputs of split rows",
             Problem::of(9, 100_000).want([Lse]),
             WEBGPU,
-            "1×41: split_row_states/memory/vectors/known/lse 64, split_row_merge/vectors/known/lse 64, finish_rows/lse 64, reduce 32"
+            "1×41: split_row_states/memory/vectors/known/lse 64, split_row_finish/vectors/known/lse 256, finish_rows/lse 64, reduce 32"
                 .to_owned(),
         ),
         // A denominator that is known is not counted.
@@ -593,15 +593,15 @@ fn plans_with_options_are_these() {
             .collect();
         one(&format!("{text}/shifted{}", &options[text.len()..]))
     };
-    let weighted_end = "finish_rows/index/weighted 64, reduce 32";
+    let weighted_end = "finish_rows/index/weighted 64, reduce";
     for (name, problem, device, expected) in [
-        // The weights of the labels are summed on the device, and rounded once before the rows.
+        // The weights of the labels are summed on the device.
         (
             "class weights",
             ten().class_weights(),
             WEBGPU,
             format!(
-                "1×419430: count_labels/weighted 64, round_denominator 32, {}, {weighted_end}",
+                "1×419430: count_labels/weighted 64, {}, {weighted_end}/weighted 32",
                 cut("/index/weighted/grad")
             ),
         ),
@@ -609,13 +609,13 @@ fn plans_with_options_are_these() {
             "class weights, the mean over rows",
             ten().class_weights().denominator(Denominator::ValidRows),
             WEBGPU,
-            format!("1×419430: {count}, {}, {weighted_end}", cut("/index/weighted/grad")),
+            format!("1×419430: {count}, {}, {weighted_end} 32", cut("/index/weighted/grad")),
         ),
         (
             "class weights, the sum",
             ten().class_weights().reduction(Reduction::Sum),
             WEBGPU,
-            format!("1×419430: {}, {weighted_end}", cut("/index/known/weighted/grad")),
+            format!("1×419430: {}, {weighted_end} 32", cut("/index/known/weighted/grad")),
         ),
         (
             "class weights of dense labels: divided by the rows",
@@ -678,7 +678,7 @@ fn plans_with_options_are_these() {
             "entropy and softmax of split rows",
             Problem::of(9, 100_000).want([Entropy, Softmax]),
             WEBGPU,
-            "1×41: split_row_states/memory/full/vectors/known/entropy 64, split_row_merge/full/vectors/known/entropy 64, split_row_apply/full/vectors/known/entropy/softmax 64, finish_rows 64, more_rows 64, reduce 32"
+            "1×41: split_row_states/memory/full/vectors/known/entropy 64, split_row_finish/full/vectors/known/entropy/softmax 256, finish_rows 64, more_rows 64, reduce 32"
                 .to_owned(),
         ),
         (
@@ -798,7 +798,7 @@ fn plans_with_options_are_these() {
             loss_grad(32, 10).row_length(262_145, Padding::Masked),
             SOFTWARE,
             format!(
-                "3×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_merge/shifted/finishes/index 16, split_row_apply/shifted/index/grad/padded 64, reduce 32"
+                "3×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/shifted/finishes/index/grad/padded 8, reduce 32"
             ),
         ),
         (
@@ -807,7 +807,7 @@ fn plans_with_options_are_these() {
             SOFTWARE,
             format!("3×15: {count}, row_per_invocation/shifted/finishes/index/grad 16, reduce 32"),
         ),
-        // 48 bytes a row; what lies past the classes is written or left.
+        // 36 bytes a row; what lies past the classes is written or left.
         (
             "padded",
             ten().row_length(12, Padding::Masked),
@@ -850,7 +850,7 @@ fn plans_with_options_are_these() {
             "softmax backward of split rows",
             Problem::softmax_backward(9, 100_000).want([Grad]),
             WEBGPU,
-            "1×41: split_row_states/memory/full/vectors/vector/known 64, split_row_merge/full/vectors/vector/known 64, split_row_apply/full/vectors/vector/known/grad 64, finish_rows/vector 64, reduce 32"
+            "1×41: split_row_states/memory/full/vectors/vector/known 64, split_row_finish/full/vectors/vector/known/grad 256, finish_rows/vector 64, reduce 32"
                 .to_owned(),
         ),
     ] {
@@ -1237,8 +1237,7 @@ fn rows_are_finished_once() {
     }
 }
 
-/// Dispatches of a step that finishes its rows: the rows and the sum; the labels' count, and its
-/// rounding where it is a sum of weights; two more where rows are split, one where log-softmax is beside
+/// Dispatches of a step that finishes its rows: the rows and the sum; the labels' count; one more where rows are split, one where log-softmax is beside
 /// another output of its shape. One or two more where others finish the rows.
 #[test]
 fn a_step_is_a_few_dispatches() {
@@ -1265,18 +1264,18 @@ fn a_step_is_a_few_dispatches() {
         (
             loss_grad(9, 10).reduction(Reduction::Sum),
             Strategy::SplitRow,
+            3,
             4,
-            5,
         ),
         (loss_grad(9, 10), Strategy::RowPerInvocation, 3, 4),
-        (loss_grad(9, 10), Strategy::SplitRow, 5, 6),
+        (loss_grad(9, 10), Strategy::SplitRow, 4, 5),
         (
             loss_grad(9, 10).class_weights(),
             Strategy::RowPerSubgroup,
+            3,
             4,
-            5,
         ),
-        (loss_grad(9, 10).class_weights(), Strategy::SplitRow, 6, 7),
+        (loss_grad(9, 10).class_weights(), Strategy::SplitRow, 4, 5),
         (
             loss_grad(9, 10).want([Wanted::Entropy]),
             Strategy::RowPerSubgroup,
@@ -1284,7 +1283,7 @@ fn a_step_is_a_few_dispatches() {
             5,
         ),
         (all(9, 10), Strategy::RowPerWorkgroup, 4, 6),
-        (all(9, 10), Strategy::SplitRow, 6, 8),
+        (all(9, 10), Strategy::SplitRow, 5, 7),
     ] {
         let problem = problem.build().unwrap();
         for (device, expected) in [(LARGE, fused), (SOFTWARE, fused), (WEBGPU, apart)] {
@@ -1393,7 +1392,7 @@ fn no_plan_is_an_error_that_says_why() {
             loss_grad(1, 1 << 18),
             with(|device| device.max_binding = 8448),
             Strategy::SplitRow,
-            "one row needs 12336 bytes in states, and this device allows 8192; run it on the CPU, or on a device with larger buffers",
+            "one row needs 9252 bytes in states, and this device allows 8192; run it on the CPU, or on a device with larger buffers",
         ),
         // 1024 columns of logits and a gradient, and 4 bytes of a label, four times.
         (
@@ -1514,17 +1513,17 @@ fn within_limits(problem: &Problem, device: &DeviceProfile, known: &[Variant]) {
     assert_eq!(windows, matrix > usable, "{plan}");
     if windows {
         assert!(
-            rows == 1 && inner == 1 && columns.is_multiple_of(PART),
+            rows == 1 && inner == 1 && columns.is_multiple_of(plan.part),
             "{plan}"
         );
         assert_eq!(plan.strategy, Strategy::SplitRow, "{plan}");
     }
     let matrix = (element * columns) as u64;
-    let blocks = match plan.strategy {
-        Strategy::SplitRow => classes.div_ceil(PART) as u64,
+    let parts = match plan.strategy {
+        Strategy::SplitRow => classes.div_ceil(plan.part) as u64,
         _ => 0,
     };
-    for bytes in [matrix, 48 * (1 + blocks)] {
+    for bytes in [matrix, 4 * STATE_WORDS as u64 * (1 + parts)] {
         assert!(rows * bytes <= usable, "{plan} with {device:?}");
     }
     for pass in plan.count.iter().chain(&plan.passes).chain([&plan.reduce]) {
@@ -1535,8 +1534,13 @@ fn within_limits(problem: &Problem, device: &DeviceProfile, known: &[Variant]) {
             pass.memory() <= device.workgroup_memory,
             "{plan} with {device:?}"
         );
-        let columns = problem.row_length() as u32;
-        let groups = pass.workgroups(rows as u32, classes as u32, columns, 65_535);
+        let params = Params {
+            rows: rows as u32,
+            part: plan.part as u32,
+            span: plan.span as u32,
+            ..Params::of(problem)
+        };
+        let groups = pass.workgroups(&params, 65_535);
         assert!(groups.iter().all(|&groups| groups <= 65_535), "{plan}");
         // Whole teams.
         if matches!(

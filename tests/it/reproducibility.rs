@@ -305,6 +305,7 @@ fn no_choice_of_the_planner_changes_a_bit() {
         let expected = bits(&case.run(engine, Strategy::RowPerInvocation));
         for (at, strategy) in Strategy::ALL.into_iter().enumerate() {
             for way in ways(&subgroups, turn + 2 * at) {
+                let third = (turn + way.size.trailing_zeros() as usize) % 3;
                 let by = if profile.software {
                     Tuning::SOFTWARE
                 } else {
@@ -319,7 +320,9 @@ fn no_choice_of_the_planner_changes_a_bit() {
                     workgroup: way.size,
                     alone: 0,
                     row_workgroup: way.size,
-                    writers_workgroup: way.size.max(32),
+                    span_workgroup: way.size,
+                    spans: [1, 7, 1000][third],
+                    parts: [2048, 1, 3][third],
                     vectors: way.vectors,
                     keeps: way.keeps,
                     ..by

@@ -164,7 +164,7 @@ pub struct Planned {
 type Put = fn(&mut Tuning, usize);
 
 /// Numbers, sizes of workgroups with the least of them, and answers; see [`Tuning`].
-const NUMBERS: [(&str, Put); 6] = [
+const NUMBERS: [(&str, Put); 8] = [
     ("narrow", |tuning, value| tuning.narrow = value),
     ("many", |tuning, value| tuning.many = value),
     ("subgroup", |tuning, value| tuning.subgroup = value),
@@ -173,6 +173,8 @@ const NUMBERS: [(&str, Put); 6] = [
     }),
     ("split_rows", |tuning, value| tuning.split_rows = value),
     ("alone", |tuning, value| tuning.alone = value),
+    ("spans", |tuning, value| tuning.spans = value),
+    ("parts", |tuning, value| tuning.parts = value),
 ];
 const SIZES: [(&str, usize, Put); 3] = [
     ("workgroup", 8, |tuning, size| {
@@ -181,8 +183,8 @@ const SIZES: [(&str, usize, Put); 3] = [
     ("row_workgroup", 8, |tuning, size| {
         tuning.row_workgroup = size as u32
     }),
-    ("writers_workgroup", 32, |tuning, size| {
-        tuning.writers_workgroup = size as u32
+    ("span_workgroup", 1, |tuning, size| {
+        tuning.span_workgroup = size as u32
     }),
 ];
 const ANSWERS: [(&str, Put); 2] = [

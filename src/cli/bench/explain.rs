@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use softxent::Plan;
+use softxent::kernel::Params;
 use softxent::plan::DeviceProfile;
 
 use super::cases::Case;
@@ -16,9 +17,18 @@ pub fn explain(case: &Case, plan: &Plan, device: &DeviceProfile) -> String {
     let width = passes.iter().map(name).map(|name| name.len()).max();
     let width = width.unwrap_or(0);
     let mut text = format!("{}: {}\n", case.name(), plan.strategy.name());
-    let (rows, classes) = (case.rows as u32, case.classes as u32);
+    let classes = case.classes as u32;
+    let params = Params {
+        rows: case.rows as u32,
+        classes,
+        row_length: classes,
+        end_column: classes,
+        part: plan.part as u32,
+        span: plan.span as u32,
+        ..Params::default()
+    };
     for pass in &passes {
-        let [x, y] = pass.workgroups(rows, classes, classes, device.max_workgroups);
+        let [x, y] = pass.workgroups(&params, device.max_workgroups);
         let grid = match y {
             1 => plural(u64::from(x), "workgroup"),
             _ => format!("{x} × {y} workgroups"),
