@@ -120,6 +120,30 @@ fn write_slot(row: u32, column: u32, bits: vec4<u32>, done: Row, whole: bool) {
     }
 }
 
+// Writes the columns from `start`, a multiple of SLOT, to `end`, which is another or not before the end of
+// the row; of `members` who do so together, `member` does so. Each writes what it alone reads.
+//
+// Slots that are of the row as a whole are written in a loop that need not look where it ends: a driver that
+// computes by vectors of invocations goes through both sides of every `if`.
+fn write_columns(row: u32, start: u32, end: u32, member: u32, members: u32, done: Row) {
+    // By vectors as they are, which begin `lead` columns before the row's.
+    let lead = lead_of(row);
+    let is_last = end >= written_columns();
+    let to = select(end, written_columns() + lead, is_last);
+    let whole = to - to % SLOT;
+    let first = start + select(0u, SLOT, start == 0u && lead > 0u);
+    for (var at = first + SLOT * member; at < whole; at += SLOT * members) {
+        write_slot(row, at - lead, bits_to_write(row, at - lead), done, true);
+    }
+    // The edges of the row.
+    for (var edge = member; edge < 2u; edge += members) {
+        let at = select(start, whole, edge == 1u);
+        if select(first > start, whole < to, edge == 1u) {
+            write_slot(row, at - lead, bits_to_write(row, at - lead), done, false);
+        }
+    }
+}
+
 // (z − m) − L, −inf for a masked class and where the exact result is past the largest f32.
 fn log_softmax_bits(x: f32, masked: bool, done: Row) -> u32 {
     let gap = half_gap_pair(point(x), done.top.point);

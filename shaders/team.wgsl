@@ -84,19 +84,7 @@ fn team_block(row: u32, start: u32, end: u32) -> RowState {
     return close_block(top, first, sums);
 }
 
-// Writes the columns from `start` to `end`; each member those that it alone reads.
-fn team_write(row: u32, start: u32, end: u32, done: Row) {
-    let lead = lead_of(row);
-    let columns = end - start + select(0u, lead, end == written_columns());
-    for (var block = 0u; block < columns; block += SLOT * TEAM * STRIPES) {
-        for (var stripe = 0u; stripe < STRIPES; stripe += 1u) {
-            let column = start + block + SLOT * (stripe * TEAM + local % TEAM) - lead;
-            write_slot(row, column, bits_to_write(row, column), done, false);
-        }
-    }
-}
-
-// The same of a block that is still held.
+// Writes the columns of the block that was read last.
 fn team_write_held(row: u32, start: u32, done: Row) {
     for (var group = 0u; group < LANES / TEAM; group += 1u) {
         for (var stripe = 0u; stripe < HELD_STRIPES; stripe += 1u) {

@@ -164,6 +164,16 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// The features that make kernels faster, as far as an adapter has them: what a device of your own is worth
+/// asking for. Nothing needs them.
+pub fn useful_features(adapter: &wgpu::Adapter) -> wgpu::Features {
+    let mut useful = wgpu::Features::SUBGROUP;
+    if adapter.get_info().device_type == wgpu::DeviceType::Cpu {
+        useful |= wgpu::Features::SHADER_INT64;
+    }
+    adapter.features() & useful
+}
+
 impl Engine {
     /// Takes an adapter, asks it for all it has, and passes the self-test.
     ///
@@ -181,14 +191,14 @@ impl Engine {
     #[doc(hidden)]
     pub async fn untested(adapter: &wgpu::Adapter, limits: wgpu::Limits) -> Result<Engine> {
         let info = adapter.get_info();
-        let mut features = wgpu::Features::SUBGROUP;
+        let mut features = useful_features(adapter);
         if info.device_type == wgpu::DeviceType::Cpu {
-            features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+            features |= adapter.features() & wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
         }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("softxent"),
-                required_features: adapter.features() & features,
+                required_features: features,
                 required_limits: limits,
                 ..Default::default()
             })
@@ -440,7 +450,7 @@ impl Engine {
             return Ok(Arc::clone(made));
         }
         let label = pass.to_string();
-        let mut text = pass.variant.wgsl();
+        let mut text = pass.variant.wgsl(self.profile.pairs);
         if let Some(edit) = &self.edit {
             text = edit(pass.variant, text);
         }
@@ -477,8 +487,8 @@ impl Engine {
 ///
 /// Of a window of a row that holds the columns from `first_column` to `end_column`, what is bound begins with
 /// the first and its start is that much less, modulo 2³², so that start plus column is again below its
-/// length: kernels of windows look at columns between the two alone, and at the label's in the window that
-/// it is in.
+/// length: kernels of windows look at columns between the two alone, and so at the label's where it is in a part
+/// of the window. Rows begin there where a vector does.
 ///
 /// Why every shader ends: each loop counts up to a number from the parameters, or halves or doubles a
 /// number; the carry of an exact sum meets a limb that is not full, since 2³² terms fit.

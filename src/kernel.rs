@@ -672,7 +672,7 @@ impl Variant {
                                 if pieces && logits == Access::ReadWrite {
                                     continue;
                                 }
-                                if width == Width::Alike && !kernel.is_whole() {
+                                if width == Width::Alike && !kernel.writes() {
                                     continue;
                                 }
                                 for finishes in [false, true] {
@@ -715,8 +715,9 @@ impl Variant {
         }
     }
 
-    /// The text of the shader: whole files, one after the other.
-    pub fn wgsl(self) -> String {
+    /// The text of the shader: whole files, one after the other. With `pairs` vectors are read and written by
+    /// numbers of 64 bits, which changes nothing but time.
+    pub fn wgsl(self, pairs: bool) -> String {
         let mut parts = vec![shader!("params")];
         match self {
             Variant::Row {
@@ -738,6 +739,10 @@ impl Variant {
                     shader!("row_state"),
                     shader!("seen"),
                     shader!("logits/bits"),
+                    match pairs && width != Width::Words {
+                        true => shader!("vector/pairs"),
+                        false => shader!("vector/words"),
+                    },
                     match width {
                         Width::Words => shader!("logits/words"),
                         Width::Vectors => shader!("logits/vectors"),

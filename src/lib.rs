@@ -45,8 +45,8 @@
 //! # On your own device
 //!
 //! For data that is on the device already, such as a training step's, softxent is a guest:
-//! [`Engine::from_device`] takes your device and installs no handlers; [`Engine::self_test`] is yours
-//! to call. [`Engine::prepare`] makes the pipelines, [`Prepared::bind`] the bind groups for parts of
+//! [`Engine::from_device`] takes your device, best one with [`useful_features`], and installs no handlers;
+//! [`Engine::self_test`] is yours to call. [`Engine::prepare`] makes the pipelines, [`Prepared::bind`] the bind groups for parts of
 //! your buffers (and other pipelines, where these begin off a multiple of 16 bytes or share a buffer), and
 //! [`Bound::record`] writes the dispatches into your encoder. Where a row is no multiple of 16 bytes it is faster
 //! if the buffers of logits, softmax and gradient go on to the next one behind their ranges. Recording creates nothing
@@ -116,7 +116,7 @@ mod stream;
 mod threads;
 mod transfer;
 
-pub use engine::{AdapterChoice, Engine, Prepared, adapters};
+pub use engine::{AdapterChoice, Engine, Prepared, adapters, useful_features};
 pub use error::{Error, Result};
 #[doc(hidden)]
 pub use guard::{Fault, Operation};

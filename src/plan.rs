@@ -164,6 +164,8 @@ pub struct DeviceProfile {
     pub max_storage_buffers: u32,
     /// Whether a store to one component of a vector leaves the others alone, which WGSL does not promise.
     pub stores_components: bool,
+    /// Whether vectors of four words are read and written as two numbers of 64 bits.
+    pub pairs: bool,
     /// Invocations of a subgroup, where it is always the same number and shuffles are to be used.
     pub subgroup: Option<u32>,
     /// Bytes that the chunks of a host call may take, on the device and for staging, where that is less
@@ -178,10 +180,12 @@ impl DeviceProfile {
     /// From a device.
     pub fn new(device: &wgpu::Device) -> Self {
         let (limits, info) = (device.limits(), device.adapter_info());
+        let features = device.features();
         let fixed = info.subgroup_min_size == info.subgroup_max_size
-            && device.features().contains(wgpu::Features::SUBGROUP);
+            && features.contains(wgpu::Features::SUBGROUP);
+        let software = info.device_type == wgpu::DeviceType::Cpu;
         DeviceProfile {
-            software: info.device_type == wgpu::DeviceType::Cpu,
+            software,
             subgroup: Some(info.subgroup_min_size).filter(|&size| fixed && size >= FEWEST),
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
@@ -195,6 +199,7 @@ impl DeviceProfile {
             // SPIR-V says so of every store, and what naga writes for DX12 stores words. In Metal's language, and so
             // in a browser, it may be a store of the whole.
             stores_components: matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12),
+            pairs: software && features.contains(wgpu::Features::SHADER_INT64),
             memory: None,
             tuning: None,
         }
@@ -621,7 +626,7 @@ impl Plan {
                 pass.resident &= problem.classes() <= pass.capacity();
                 if let Variant::Row { kernel, width, .. } = &mut pass.variant
                     && *width == Width::Shifted
-                    && kernel.is_whole()
+                    && kernel.writes()
                     && device.stores_components
                     && pass.options.writes()
                     && !pass.resident

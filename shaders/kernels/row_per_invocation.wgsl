@@ -95,26 +95,6 @@ fn block_state(row: u32, start: u32, end: u32) -> RowState {
     return close_block(top, first, sums);
 }
 
-// Slots that are of the row as a whole are written in a loop that need not look where it ends: a driver that
-// computes by vectors of invocations goes through both sides of every `if`.
-fn write_row(row: u32, done: Row) {
-    let lead = lead_of(row);
-    let end = written_columns() + lead;
-    let first = select(0u, SLOT, lead > 0u);
-    let last = end - end % SLOT;
-    for (var stripe = first; stripe < last; stripe += STRIPE) {
-        for (var at = stripe; at < min(last, stripe + STRIPE); at += SLOT) {
-            write_slot(row, at - lead, bits_to_write(row, at - lead), done, true);
-        }
-    }
-    if lead > 0u {
-        write_slot(row, 0u - lead, bits_to_write(row, 0u - lead), done, false);
-    }
-    if last < end {
-        write_slot(row, last - lead, bits_to_write(row, last - lead), done, false);
-    }
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn row_per_invocation(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -143,7 +123,7 @@ fn row_per_invocation(
                 write_slot(row, SLOT * v, held[v], done, false);
             }
         } else {
-            write_row(row, done);
+            write_columns(row, 0u, written_columns(), 0u, 1u, done);
         }
     }
 }

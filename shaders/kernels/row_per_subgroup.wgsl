@@ -45,8 +45,8 @@ fn row_per_subgroup(
             if here {
                 team_write_held(row, 0u, done);
             }
-        } else {
-            team_write(row, 0u, select(0u, written_columns(), here), done);
+        } else if here {
+            write_columns(row, 0u, written_columns(), local % TEAM, TEAM, done);
         }
     }
 }

@@ -64,9 +64,7 @@ fn row_per_workgroup(
         if RESIDENT {
             team_write_held(row, team * BLOCK, done);
         } else {
-            for (var start = team * BLOCK; start < written_columns(); start += teams * BLOCK) {
-                team_write(row, start, min(written_columns(), start + BLOCK), done);
-            }
+            write_columns(row, 0u, written_columns(), local, WORKGROUP_SIZE, done);
         }
     }
 }

@@ -57,9 +57,7 @@ fn split_row_finish(
         hand_over(row, done);
     }
     if writes_matrix() {
-        let end = min(min(written_columns(), params.end_column), start + params.span);
-        for (var column = start + SLOT * local; column < end; column += SLOT * WORKGROUP_SIZE) {
-            write_slot(row, column, slot_bits(row, column, params.classes), done, false);
-        }
+        let end = min(params.end_column, start + params.span);
+        write_columns(row, start, end, local, WORKGROUP_SIZE, done);
     }
 }

@@ -1,7 +1,7 @@
-@group(0) @binding(1) var<storage, read> logits: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> logits: array<Vector>;
 
 fn logit_vector(at: u32) -> vec4<u32> {
-    return logits[at];
+    return words_of(logits[at]);
 }
 
 // Nobody writes over logits that can only be read.

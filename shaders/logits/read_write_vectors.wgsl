@@ -1,9 +1,9 @@
-@group(0) @binding(1) var<storage, read_write> logits: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read_write> logits: array<Vector>;
 
 fn logit_vector(at: u32) -> vec4<u32> {
-    return logits[at];
+    return words_of(logits[at]);
 }
 
 fn put_logits(at: u32, step: u32, inside: vec2<u32>, bits: vec4<u32>) {
-    logits[(params.logits_start + at) / 4u] = bits;
+    logits[(params.logits_start + at) / 4u] = vector_of(bits);
 }

@@ -20,6 +20,7 @@ const DEVICE: DeviceProfile = DeviceProfile {
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
     stores_components: false,
+    pairs: false,
     subgroup: None,
     memory: None,
     tuning: None,

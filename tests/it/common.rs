@@ -94,6 +94,7 @@ pub fn limited(engine: &Engine, change: impl Fn(&mut DeviceProfile)) -> Engine {
 /// What WebGPU promises: no subgroups, small buffers.
 pub fn web(profile: &mut DeviceProfile) {
     profile.subgroup = None;
+    profile.pairs = false;
     profile.max_binding = profile.max_binding.min(128 << 20);
     profile.max_buffer = profile.max_buffer.min(256 << 20);
     profile.max_invocations = profile.max_invocations.min(256);

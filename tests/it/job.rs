@@ -44,6 +44,7 @@ const WEB: DeviceProfile = DeviceProfile {
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
     stores_components: false,
+    pairs: false,
     subgroup: None,
     memory: None,
     tuning: None,

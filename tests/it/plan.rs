@@ -19,6 +19,7 @@ pub const WEBGPU: DeviceProfile = DeviceProfile {
     workgroup_memory: 16 << 10,
     max_storage_buffers: 8,
     stores_components: false,
+    pairs: false,
     subgroup: None,
     memory: None,
     tuning: None,
@@ -32,6 +33,7 @@ const SOFTWARE: DeviceProfile = DeviceProfile {
     workgroup_memory: 32 << 10,
     max_storage_buffers: 32,
     stores_components: true,
+    pairs: false,
     subgroup: Some(8),
     ..WEBGPU
 };
@@ -45,6 +47,7 @@ const LARGE: DeviceProfile = DeviceProfile {
     workgroup_memory: 48 << 10,
     max_storage_buffers: 1 << 20,
     stores_components: true,
+    pairs: false,
     subgroup: Some(32),
     ..WEBGPU
 };
@@ -283,7 +286,7 @@ fn plans_are_these() {
             loss_grad(1, 65_537),
             SOFTWARE,
             format!(
-                "1×63: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/shifted/finishes/index/grad 8, reduce 32"
+                "1×63: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/alike/finishes/index/grad 8, reduce 32"
             ),
         ),
         (
@@ -303,7 +306,7 @@ fn plans_are_these() {
             loss_grad(17, 262_145),
             SOFTWARE,
             format!(
-                "2×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/shifted/finishes/index/grad 8, reduce 32"
+                "2×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/alike/finishes/index/grad 8, reduce 32"
             ),
         ),
         (
@@ -798,7 +801,7 @@ fn plans_with_options_are_these() {
             loss_grad(32, 10).row_length(262_145, Padding::Masked),
             SOFTWARE,
             format!(
-                "3×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/shifted/finishes/index/grad/padded 8, reduce 32"
+                "3×15: {count}, split_row_states/shuffle/shifted/index 16, split_row_finish/alike/finishes/index/grad/padded 8, reduce 32"
             ),
         ),
         (
@@ -979,7 +982,7 @@ fn rows_are_read_by_vectors_where_they_are_made_of_them() {
                     continue;
                 }
                 // What does not stay in the kernel is written as it is read again.
-                let alike = expected == Width::Shifted && kernel.is_whole() && !pass.resident;
+                let alike = expected == Width::Shifted && pass.options.writes() && !pass.resident;
                 let expected = match alike && device.stores_components {
                     true => Width::Alike,
                     false => expected,

@@ -163,10 +163,12 @@ fn translate(pass: &Pass, text: &str) -> Result<(), String> {
 
 fn parsed(text: &str) -> Result<(Module, ModuleInfo), String> {
     // DX12 has no subgroup barrier, so they are for nobody.
-    let capabilities = match uses_subgroups(text) {
+    let mut capabilities = match uses_subgroups(text) {
         true => WEB | Capabilities::SUBGROUP,
         false => WEB,
     };
+    // Nor has every device numbers of 64 bits.
+    capabilities.set(Capabilities::SHADER_INT64, text.contains("u64"));
     let module = naga::front::wgsl::parse_str(text).map_err(|error| error.emit_to_string(text))?;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
@@ -322,9 +324,12 @@ fn named<E: ToString>(names: Vec<Result<String, E>>, entry: &str) -> Result<(), 
 #[test]
 fn every_variant_is_a_shader_for_vulkan_metal_and_dx12() {
     let (passes, more) = (every_pass(), more_options());
-    for variant in Variant::all() {
+    let by_words = Variant::all().into_iter().map(|variant| (variant, false));
+    let by_pairs = Variant::all().into_iter().map(|variant| (variant, true));
+    let by_pairs = by_pairs.filter(|&(variant, pairs)| variant.wgsl(pairs) != variant.wgsl(false));
+    for (variant, pairs) in by_words.chain(by_pairs) {
         let (module, info) =
-            parsed(&variant.wgsl()).unwrap_or_else(|why| panic!("{variant}: {why}"));
+            parsed(&variant.wgsl(pairs)).unwrap_or_else(|why| panic!("{variant}: {why}"));
         let ends = passes.iter().filter(|pass| pass.variant == variant);
         let between = more.iter().map(|&options| Pass {
             team: 8,
@@ -335,7 +340,7 @@ fn every_variant_is_a_shader_for_vulkan_metal_and_dx12() {
         for pass in ends.copied().chain(between) {
             // Few shaders have all of the constants.
             let constants = pass.constants();
-            if !seen.insert(format!("{constants:?}")) {
+            if !seen.insert(format!("{constants:?}")) || (pairs && seen.len() > 1) {
                 continue;
             }
             if let Err(why) = translate_parsed(&pass, &module, &info) {
@@ -350,7 +355,7 @@ fn every_variant_is_a_shader_for_vulkan_metal_and_dx12() {
 fn subgroups_are_used_where_the_name_says_so() {
     for variant in Variant::all() {
         let named = variant.to_string().contains("shuffle");
-        assert_eq!(uses_subgroups(&variant.wgsl()), named, "{variant}");
+        assert_eq!(uses_subgroups(&variant.wgsl(false)), named, "{variant}");
     }
 }
 
@@ -360,6 +365,7 @@ fn what_is_not_portable_is_refused() {
     let with = |slot: Slot, lines: &str| {
         format!(
             "override DENOMINATOR_KNOWN: bool = false;
+             override CLASS_WEIGHTS: bool = false;
              @group(0) @binding({}) var<storage, read_write> words: array<u32>;
              @compute @workgroup_size(32)
              fn reduce(@builtin(local_invocation_index) local: u32) {{ {lines} }}",

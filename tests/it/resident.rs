@@ -928,7 +928,8 @@ fn own_device(features: wgpu::Features) -> (wgpu::Instance, wgpu::Device, wgpu::
 #[test]
 fn a_device_of_the_caller_serves_as_it_is() {
     let shared = gpu!();
-    for features in [wgpu::Features::empty(), wgpu::Features::SUBGROUP] {
+    let faster = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
+    for features in [wgpu::Features::empty(), wgpu::Features::SUBGROUP, faster] {
         let (_instance, device, queue) = own_device(features);
         let mut engine = Engine::from_device(device, queue);
         pollster::block_on(engine.self_test()).unwrap();

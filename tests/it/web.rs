@@ -196,7 +196,7 @@ fn buggy(job: &Job, modules: &mut Vec<Value>) -> Value {
     let (_, _, from, to, _) = bug.unwrap_or_else(|| panic!("no such bug: {BUG}"));
     let (mut value, mut planted) = (job.value(), false);
     for (i, pass) in job.passes().enumerate() {
-        let text = pass.variant.wgsl();
+        let text = pass.variant.wgsl(false);
         if text.contains(from) {
             value["dispatches"][i]["module"] = modules.len().into();
             modules.push(module(BUG, pass.variant, &text.replace(from, to)));
@@ -227,7 +227,7 @@ fn a_browser_compiles_every_shader_and_computes_what_it_should() {
     let (started, variants) = (Instant::now(), promised());
     let mut modules: Vec<Value> = variants
         .iter()
-        .map(|&variant| module(&variant.to_string(), variant, &variant.wgsl()))
+        .map(|&variant| module(&variant.to_string(), variant, &variant.wgsl(false)))
         .collect();
     modules.extend(SUSPICIOUS.map(|(name, body, _)| suspicious(name, body)));
     let (goldens, options, halves) = (goldens(), with_options(), in_halves());

@@ -14,7 +14,7 @@ pub fn engine() -> Result<Engine, Box<dyn Error>> {
     let found = block_on(adapters());
     let adapter = found.first().ok_or("no adapter: see `softxent info`")?;
     let (device, queue) = block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-        required_features: adapter.features() & wgpu::Features::SUBGROUP,
+        required_features: softxent::useful_features(adapter),
         required_limits: adapter.limits(),
         ..Default::default()
     }))?;

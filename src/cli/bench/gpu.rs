@@ -6,7 +6,7 @@ use std::time::Duration;
 use pollster::block_on;
 use softxent::plan::DeviceProfile;
 use softxent::wgpu::{self, BufferUsages as Usage};
-use softxent::{Accuracy, Engine, Error, adapters};
+use softxent::{Accuracy, Engine, Error, adapters, useful_features};
 
 use super::clock::Clock;
 use crate::cli::Failure;
@@ -43,10 +43,10 @@ impl Gpu {
             reason,
         };
         let adapter = adapter.ok_or_else(|| refused("it is no longer there".to_owned()))?;
-        let wanted = Clock::FEATURES | wgpu::Features::SUBGROUP;
+        let clock = Clock::FEATURES & adapter.features();
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("softxent bench"),
-            required_features: wanted & adapter.features(),
+            required_features: clock | useful_features(adapter),
             required_limits: adapter.limits(),
             ..Default::default()
         });
