@@ -69,7 +69,11 @@ check() {
 
 kernels() {
     bench --kernel all --op loss-grad --classes 16,64,256,1024,4096,16384,65536,262144 \
-        --rows 1,16,64,128,1024,8192 --csv "$out/kernels.csv"
+        --rows 1,16,64,128,1024,8192 --csv "$out/kernels.csv" || return
+    for how in spans=256 spans=4096 parts=512 parts=8192 span_workgroup=64; do
+        bench --kernel split_row --op loss-grad --classes 16384,65536,262144 --rows 1,8,64 --plan $how \
+            --csv "$out/split_$how.csv" || return
+    done
 }
 
 bench() {

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use softxent::half::f16;
+use softxent::plan::Tuning;
 use softxent::{
     Batch, Dtype, Engine, Error, Logits, Padding, Plan, Problem, Results, Sink, Source, Strategy,
     StreamError, Values, Wanted,
@@ -297,8 +298,16 @@ fn windows_of_rows_change_no_bit() {
             if i % 2 == 1 {
                 web(profile);
             }
+            // As few parts as windows allow.
+            if i % 4 >= 2 {
+                profile.tuning = Some(Tuning {
+                    parts: 1,
+                    ..profile.tuning()
+                });
+            }
         });
         let plan = Plan::new(&problem, narrow.profile()).unwrap();
+        assert_eq!(plan.part, if i % 4 == 3 { 2048 } else { 1024 }, "{plan}");
         assert!(plan.columns_per_chunk < k, "{}: {plan}", case.name);
         let what = format!("{}, {} columns", case.name, plan.columns_per_chunk);
         same_bits(&what, &plain, &bits(&streamed(&narrow, &case))).unwrap();
