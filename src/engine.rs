@@ -480,7 +480,8 @@ impl Engine {
 /// length, by its loop's end, `min` or `select`, so that `element` is below rows · row_length; arrays with
 /// an entry a row are indexed by the row, those with an entry a class by min(column, classes − 1). A vector
 /// of four is read, or written, where rows are whole vectors, or where the binding was made longer, up to the
-/// vector of the row's last column. States have a place for each row and part. Labels come from the device and are
+/// vector of the row's last column. The denominator is one word or, where the flags say that it was counted, the
+/// scratch's, which has room for all that is. States have a place for each row and part. Labels come from the device and are
 /// compared with the number of classes before they index. Private and workgroup arrays are indexed by
 /// constants, by numbers of invocations, and by the height of the pile, the number of bits of the number of
 /// blocks.
